@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libbackend.la
+%C%_libbackend_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libclient.la
+%C%_libclient_la_SOURCES =

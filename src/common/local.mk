@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libcommon.la
+%C%_libcommon_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libcache.la
+%C%_libcache_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libcompaction.la
+%C%_libcompaction_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libdb.la
+%C%_libdb_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libmemtable.la
+%C%_libmemtable_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libsstable.la
+%C%_libsstable_la_SOURCES =

@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libio.la
+%C%_libio_la_SOURCES =

@@ -1,0 +1,12 @@
+# libapi.la is the public API as an archive for the programs and tests of this tree. libaidb.la
+# is what gets installed: the same objects, exporting aidb_* only.
+
+noinst_LTLIBRARIES += %D%/libapi.la
+%C%_libapi_la_SOURCES =
+
+# Filled when the folder has a source:
+#   lib_LTLIBRARIES += %D%/libaidb.la
+#   %C%_libaidb_la_SOURCES =
+#   %C%_libaidb_la_LIBADD = $(AIDB_LIBS)
+#   %C%_libaidb_la_LIBTOOLFLAGS =
+#   %C%_libaidb_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined -export-symbols-regex '^aidb_'

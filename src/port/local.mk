@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libport.la
+%C%_libport_la_SOURCES =

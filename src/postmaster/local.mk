@@ -1,0 +1,2 @@
+noinst_LTLIBRARIES += %D%/libpostmaster.la
+%C%_libpostmaster_la_SOURCES =

@@ -1,0 +1,2 @@
+check_LTLIBRARIES += %D%/libtestlib.la
+%C%_libtestlib_la_SOURCES =
