@@ -44,6 +44,11 @@
 extern "C" {
 #endif
 
+/* The library is compiled with hidden visibility: what this header declares is all it exports. */
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 #define AIDB_VERSION "0.1.0"
 #define AIDB_KEY_MAX 65536u        /* bytes */
 #define AIDB_VALUE_MAX (64u << 20) /* bytes */
@@ -265,6 +270,9 @@ void aidb_cancel(aidb *db);
  * with "hint: ". Never NULL; valid until the thread's next call. */
 const char *aidb_error_message(void);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif
