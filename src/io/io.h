@@ -1,0 +1,64 @@
+/*
+ * io.h - files. A write is durable only after the sync that covers it returned: file_sync for the
+ * bytes and the size, directory_sync for the name.
+ *
+ * All calls retry EINTR and short transfers. Errors name the path. Not thread-safe per File, except
+ * that file_read_at and file_write_at may be used by any number of threads at once.
+ */
+#ifndef AIDB_IO_IO_H
+#define AIDB_IO_IO_H
+
+#include "common/buffer.h"
+#include "common/status.h"
+#include <stdint.h>
+#include <sys/types.h>
+
+typedef struct File {
+    int fd; /* -1 when closed */
+    char *path;
+} File;
+
+#define FILE_CLOSED {.fd = -1, .path = NULL}
+
+typedef enum FileMode {
+    FILE_READ,      /* must exist */
+    FILE_WRITE,     /* read and write, must exist */
+    FILE_CREATE_NEW /* read and write, must not exist; mode 0600 */
+} FileMode;
+
+/* A missing file is AIDB_NOT_FOUND (with a message). */
+Status file_open(const char *path, FileMode mode, File *file) MUST_CHECK;
+/* Safe on a closed file. */
+void file_close(File *file);
+/* Reads exactly `size` bytes; a file that ends before is AIDB_CORRUPTION. */
+Status file_read_at(const File *file, uint64_t offset, void *data, size_t size) MUST_CHECK;
+/* Reads up to `size` bytes, fewer only at the end of the file. */
+Status file_read_some(const File *file, uint64_t offset, void *data, size_t size, size_t *got) MUST_CHECK;
+Status file_write_at(const File *file, uint64_t offset, const void *data, size_t size) MUST_CHECK;
+/* fdatasync: bytes and size. A failed sync is final: the kernel may have dropped the bytes. */
+Status file_sync(const File *file) MUST_CHECK;
+Status file_size(const File *file, uint64_t *size) MUST_CHECK;
+Status file_truncate(const File *file, uint64_t size) MUST_CHECK;
+/* Writes `size` zero bytes from `offset` on (real blocks, not holes). */
+Status file_zero_fill(const File *file, uint64_t offset, uint64_t size) MUST_CHECK;
+
+/* Reads a whole file of at most `limit` bytes, appending to `buffer`. */
+Status file_read_whole(const char *path, size_t limit, Buffer *buffer) MUST_CHECK;
+/* Replaces `path` in one step: temporary file, sync, rename, directory sync. */
+Status file_replace(const char *path, const void *data, size_t size, mode_t mode) MUST_CHECK;
+Status file_rename(const char *from, const char *to) MUST_CHECK;
+/* A missing file is fine. */
+Status file_unlink(const char *path) MUST_CHECK;
+bool file_exists(const char *path);
+
+/* Makes names created, renamed or removed in a directory durable. */
+Status directory_sync(const char *path) MUST_CHECK;
+/* Mode 0700; an existing directory is fine. */
+Status directory_create(const char *path) MUST_CHECK;
+/* Calls `visit` for every name but "." and ".."; stops at the first failure. */
+Status directory_list(const char *path, Status (*visit)(void *arg, const char *name), void *arg) MUST_CHECK;
+
+/* "a/b" in a new heap string; NULL when memory is short. */
+char *path_join(const char *directory, const char *name);
+
+#endif
