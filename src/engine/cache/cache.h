@@ -1,0 +1,44 @@
+/*
+ * cache.h - the block cache: one copy of a hot block for all processes.
+ *
+ * Hits take no lock and write nothing but, when it changes, a reference bit. A block found is valid
+ * until the caller leaves the epoch in which it was found; frames are reused one epoch later.
+ * Eviction is scan-resistant. Frames come in classes (four to a doubling, 512 B to 256 KiB) cut from
+ * 1 MiB chunks; larger blocks bypass the cache. Misses are filled by the caller straight into a
+ * reserved frame; no lock is held while a frame is read in.
+ */
+#ifndef AIDB_ENGINE_CACHE_CACHE_H
+#define AIDB_ENGINE_CACHE_CACHE_H
+
+#include "engine/base/base.h"
+#include "ipc/ipc.h"
+
+#define CACHE_BLOCK_MAX (256u << 10)
+
+typedef struct BlockCache BlockCache;
+
+typedef enum CachePriority { CACHE_DATA = 0, CACHE_INDEX = 1 /* and filters: evicted later */ } CachePriority;
+
+/* `size` bytes of region in all; 0 and very small sizes give a cache that never keeps anything. */
+BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs);
+
+/* Inside an epoch. `table` is a table number (never reused), `offset` the block's place in it. */
+bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *block);
+
+/* A frame being filled. */
+typedef struct CacheFill {
+    uint8_t *data; /* NULL: no frame could be had, use private memory */
+    uint32_t frame;
+} CacheFill;
+/* Reserves a frame for `size` bytes; never waits: when frames are all in limbo or in use it gives
+ * none. Each fill ends with exactly one of cache_publish and cache_abandon. */
+void cache_reserve(BlockCache *cache, Slot *slot, size_t size, CachePriority priority, CacheFill *fill);
+/* Makes the block findable. When another process was faster both copies are right: the loser's frame
+ * stays valid for its caller until the epoch ends and is not found by others. Returns the block. */
+Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t table, uint64_t offset, size_t size);
+void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill);
+/* Drops the blocks of a table that was deleted (they would age out anyway). */
+void cache_forget(BlockCache *cache, Slot *slot, uint64_t table);
+void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, uint64_t *blocks);
+
+#endif

@@ -1,0 +1,156 @@
+/*
+ * wal.h - the write-ahead log: an endless byte stream. An LSN is a position in it.
+ *
+ * A record is copied into the ring (data/wal/ring, a mapped, zero-filled, synced file that survives
+ * the death of every process) and from there written in batches to segments (data/wal/<first LSN, 16
+ * hex>.<incarnation, 8 hex>), which are zero-filled or recycled and carry their header outside LSN
+ * space: the byte of LSN x is at header size + x % segment size of the segment that starts at
+ * x - x % segment size. doc/format-wal.md has the byte tables.
+ *
+ * Every start of the store takes a new incarnation (counter and 64 random bits), mixed into every
+ * checksum, so that no stale record is believed. Records and segment headers carry the durable LSN
+ * known when they were written; the highest found is the horizon. Damage below it is corruption
+ * (file and offset are named); damage at or above it ends the log.
+ *
+ * Frontiers: copied (everything below is in the ring: survives every process) and durable
+ * (everything below is synced in segments). Ring space is free once durable has passed it.
+ *
+ * Callers: one writer at a time appends (the write lock of engine/db); anybody syncs and reads the
+ * frontiers. A failed log sync is final: `failed` is set before the flush lock is released, nothing
+ * is acknowledged after it, and every call returns AIDB_FAILED until the store is recovered.
+ */
+#ifndef AIDB_ENGINE_WAL_WAL_H
+#define AIDB_ENGINE_WAL_WAL_H
+
+#include "engine/base/base.h"
+#include "ipc/ipc.h"
+
+#define WAL_RECORD_HEADER_SIZE 40u
+#define WAL_SEGMENT_HEADER_SIZE 4096u
+
+/* An incarnation and where its log begins; the manifest keeps the list of those the log still needs,
+ * oldest first. The log of the previous incarnation ends at `previous_end`, exactly. */
+typedef struct WalStart {
+    uint32_t incarnation;
+    uint64_t nonce;
+    uint64_t first_lsn;
+    uint64_t previous_end;
+} WalStart;
+
+typedef struct WalOptions {
+    const char *directory; /* data/wal, borrowed for the handle's life */
+    uint8_t system_id[16];
+    uint64_t segment_size; /* LSN bytes in a segment; fixed when the database is made; power of two */
+    uint64_t ring_size;    /* multiple of 4096, fixed likewise */
+} WalOptions;
+
+/* State in the region. */
+typedef struct WalShared WalShared;
+size_t wal_shared_size(void);
+void wal_shared_init(WalShared *shared);
+
+/* A process's handle: descriptors and the ring's mapping. A forked child uses the one it inherits. */
+typedef struct Wal Wal;
+
+/* Makes an empty log (ring and directory) for a new database; everything synced. */
+Status wal_create(const WalOptions *options) MUST_CHECK;
+/* Opens the handle: maps the ring (AIDB_CORRUPTION when it is missing or unreadable) and locks it in
+ * memory (logged when refused). Nothing may be appended before wal_recover. */
+Status wal_open(const WalOptions *options, WalShared *shared, Wal **wal) MUST_CHECK;
+void wal_close(Wal *wal);
+
+typedef struct WalRecovery {
+    /* in */
+    const WalStart *starts; /* from the manifest; empty for a new database */
+    size_t start_count;
+    uint64_t from;          /* everything below is in tables */
+    uint64_t horizon;       /* highest durable LSN known from elsewhere (manifest) */
+    uint32_t incarnation;   /* of this start, already durable in the manifest */
+    uint64_t nonce;
+    /* out */
+    uint64_t end;           /* where the log found ends */
+    WalStart next;          /* the new log: becomes the last of the starts, to be made durable in the
+                             * manifest before the first append */
+    bool clean;             /* the log had been closed */
+} WalRecovery;
+
+/*
+ * Finds the end of the log, validates everything from `from` to it, copies whole segments from the
+ * horizon's segment to the end verbatim into files of the new incarnation (bytes synced, then
+ * headers), and only then re-initialises the ring and makes the first segment of the new log. May
+ * be killed anywhere and run again. A log that ends below `from` is AIDB_CORRUPTION. Sets the
+ * frontiers: afterwards records can be appended at next.first_lsn.
+ */
+Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery) MUST_CHECK;
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+typedef struct WalRecord {
+    uint64_t lsn;     /* of the header; the payload begins at lsn + WAL_RECORD_HEADER_SIZE */
+    uint64_t end;     /* of the record: where the next one begins */
+    uint64_t time_us; /* when it was reserved, never going back */
+    uint64_t durable; /* durable frontier known when it was written */
+    uint32_t incarnation;
+    Slice payload; /* until the next call */
+} WalRecord;
+
+/* Reads records in [from, end) over all the incarnations of `starts`. `from` is a record's place or
+ * the place between two logs. */
+typedef struct WalReader WalReader;
+Status wal_reader_create(const WalOptions *options, const WalStart *starts, size_t start_count,
+                         uint64_t from, uint64_t end, WalReader **reader) MUST_CHECK;
+/* AIDB_NOT_FOUND at the end; AIDB_CORRUPTION names file and offset. */
+Status wal_reader_next(WalReader *reader, WalRecord *record) MUST_CHECK;
+void wal_reader_destroy(WalReader *reader);
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+/* Whether a record with this payload can be appended now without waiting: ring space and prepared
+ * segments. Called with the write lock held. Payloads over wal_ring_payload_max must go through
+ * wal_append_large. */
+bool wal_has_room(const Wal *wal, size_t payload_size);
+/* Waits (leading a flush, preparing segments) until there was room for it; called without the write
+ * lock; the caller takes the lock and asks wal_has_room again. AIDB_NO_SPACE when a segment cannot
+ * be prepared, AIDB_FAILED. */
+Status wal_make_room(Wal *wal, Slot *slot, size_t payload_size) MUST_CHECK;
+size_t wal_ring_payload_max(const Wal *wal); /* a quarter of the ring */
+
+/* Where the next record's payload will begin. Write lock held. */
+uint64_t wal_next_payload_lsn(const Wal *wal);
+/* Copies one record into the ring and advances `copied`. Cannot fail; makes no system call. Write
+ * lock held and wal_has_room just answered true. `payload_hash` is wal_payload_hash(payload),
+ * computed before the lock was taken. Returns the LSN of the payload. */
+uint64_t wal_append(Wal *wal, Slice payload, uint64_t payload_hash);
+uint64_t wal_payload_hash(Slice payload);
+/* Writes a large record straight to segments and syncs it. Write lock held. On failure nothing of it
+ * will be found again (AIDB_NO_SPACE before anything was written) or the log has failed. */
+Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash, uint64_t *payload_lsn) MUST_CHECK;
+
+uint64_t wal_copied(const Wal *wal);
+uint64_t wal_durable(const Wal *wal);
+bool wal_failed(const Wal *wal);
+
+/* Returns once everything below `lsn` is durable. The first waiter leads: one batched write from the
+ * ring and one fdatasync for all. AIDB_UNKNOWN when the log fails meanwhile. */
+Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn) MUST_CHECK;
+
+/* One step of the WAL writer: writes and syncs from a quarter of the ring on or 100 ms after the oldest
+ * unsynced byte, prepares segments ahead of need, touches ring pages ahead of the head.
+ * *wait_ms tells when to come again at the latest. */
+Status wal_writer_step(Wal *wal, Slot *slot, int *wait_ms) MUST_CHECK;
+/* Tells that tables hold everything below `lsn`: whole segments below may be recycled. */
+void wal_release(Wal *wal, Slot *slot, uint64_t lsn);
+/* Clean stop: drains the ring, marks it empty with the end LSN, synced. */
+Status wal_stop(Wal *wal, Slot *slot) MUST_CHECK;
+/* Numbers for people: name TAB value lines. */
+Status wal_describe(const Wal *wal, Buffer *text) MUST_CHECK;
+
+/* ---- inspection (aidbctl) -------------------------------------------------------------------- */
+
+/* Calls `report` for each problem in the log files of a stopped or running database: path, offset,
+ * text. Reads only. */
+typedef void (*DamageReport)(void *arg, const char *path, uint64_t offset, const char *what);
+Status wal_verify(const WalOptions *options, const WalStart *starts, size_t start_count, uint64_t from,
+                  uint64_t horizon, bool online, DamageReport report, void *arg) MUST_CHECK;
+
+#endif
