@@ -1,0 +1,150 @@
+/*
+ * version.h - which tables are live: versions (in the region), the manifest (on disk).
+ *
+ * A version is an immutable arrangement of file records by level: copy-on-write arrays of pointers
+ * to shared records in the metadata arena. A version edit is logged to the manifest, synced, sealed
+ * (its end offset goes, checksummed, into one of two slots in separate sectors of the manifest's
+ * header, synced again) and only then used. Damage below the sealed end, or in a slot, is
+ * corruption; anything past it is a torn edit and is cut off. doc/format-manifest.md has the bytes.
+ *
+ * One edit at a time: the manifest lock is held across its syncs. A failed sync of the manifest is
+ * final: the store fails (a server resets).
+ */
+#ifndef AIDB_ENGINE_VERSION_VERSION_H
+#define AIDB_ENGINE_VERSION_VERSION_H
+
+#include "engine/base/base.h"
+#include "engine/sstable/sstable.h"
+#include "engine/wal/wal.h"
+#include "ipc/arena.h"
+#include "ipc/ipc.h"
+
+#define WAL_STARTS_MAX 64
+
+/* A live table. In the metadata arena; immutable but for the fields that name their guard. */
+typedef struct FileMeta {
+    TableInfo info;
+    Slice smallest;       /* no key of the table is below; may be shorter than any key in it (a safe separator) */
+    Slice largest;        /* no key of the table is above; never cut so that two neighbours overlap */
+    bool unbounded;       /* a range tombstone without upper bound: `largest` is +infinity */
+    uint8_t level;
+    uint32_t references;  /* versions that hold it; guard: manifest lock */
+    _Atomic uint32_t compacting; /* an input of a running compaction; guard: compaction lock */
+} FileMeta;
+
+typedef struct Version {
+    struct {
+        FileMeta **files; /* level 0: newest first (greatest lsn_max); others: by key, not overlapping */
+        uint32_t count;
+        uint64_t bytes;
+    } levels[LEVELS];
+    uint64_t number;      /* rises with every edit */
+} Version;
+
+/* An edit: what a flush, a compaction or a start changes. Arrays on the heap. */
+typedef struct NewFile {
+    uint8_t level;
+    TableInfo info;
+    Slice smallest; /* owned by the edit */
+    Slice largest;
+    bool unbounded;
+} NewFile;
+typedef struct VersionEdit {
+    NewFile *added;
+    size_t added_count, added_capacity;
+    struct { uint8_t level; uint64_t number; } *removed;
+    size_t removed_count, removed_capacity;
+    uint64_t flushed_lsn;   /* 0: unchanged. Tables hold everything below it */
+    bool new_incarnation;   /* a start takes this incarnation */
+    uint32_t incarnation;
+    uint64_t nonce;
+    bool new_start;         /* its log begins here; drops the starts that the log no longer needs */
+    WalStart start;
+    bool clean_stop;        /* the store was closed after this; any later edit clears it */
+    uint32_t term;          /* 0: unchanged */
+} VersionEdit;
+/* Copies the keys. Long bounds (over 256 bytes) are shortened: smallest by cutting, largest by cutting
+ * and incrementing; callers pass exact bounds. */
+Status version_edit_add(VersionEdit *edit, uint8_t level, const TableInfo *info, Slice smallest, Slice largest,
+                        bool unbounded) MUST_CHECK;
+Status version_edit_remove(VersionEdit *edit, uint8_t level, uint64_t number) MUST_CHECK;
+void version_edit_deinit(VersionEdit *edit);
+Status version_edit_encode(const VersionEdit *edit, uint64_t durable, Buffer *to) MUST_CHECK;
+Status version_edit_decode(Slice bytes, VersionEdit *edit, uint64_t *durable) MUST_CHECK;
+
+/* ---- the set of versions ---------------------------------------------------------------------- */
+
+/* State in the region. Guard: manifest lock, but for the atomics. */
+typedef struct VersionSet {
+    Lock manifest_lock;
+    Version *current;              /* replaced under the manifest lock; readers use engine/db's read view */
+    _Atomic uint64_t next_number;  /* of tables and manifests; taken with version_next_number */
+    _Atomic uint64_t flushed_lsn;
+    uint32_t term;
+    uint32_t incarnation;          /* newest ever taken */
+    WalStart starts[WAL_STARTS_MAX];
+    uint32_t start_count;
+    bool clean_stop;
+    uint64_t manifest_number;
+    uint64_t manifest_end;         /* sealed end of the file */
+    uint64_t manifest_base;        /* its size after the last snapshot: when to begin a new file */
+    uint32_t seal_slot;
+    uint64_t horizon;              /* highest durable LSN in the manifest */
+    uint64_t version_number;
+    uint64_t live_files;
+    _Atomic uint32_t failed;
+} VersionSet;
+
+/* A process's handle. */
+typedef struct Versions Versions;
+
+/* Makes MANIFEST-000001 and CURRENT for a new database; everything synced. */
+typedef struct StoreIdentity {
+    uint8_t system_id[16];
+    uint64_t wal_segment_size; /* fixed when the database is made */
+    uint64_t wal_ring_size;
+} StoreIdentity;
+Status manifest_create(const char *directory, const StoreIdentity *identity) MUST_CHECK;
+/* Reads CURRENT and the manifest's header only. AIDB_NO_DATABASE when there is no CURRENT. */
+Status manifest_identity(const char *directory, StoreIdentity *identity) MUST_CHECK;
+
+Status versions_open(const char *directory, const StoreIdentity *identity, VersionSet *set, Arena *arena, Versions **versions) MUST_CHECK;
+void versions_close(Versions *versions);
+/* At start, single: replays the manifest into *set (initialised here) and builds the current version;
+ * checks that every live table exists with its size; removes orphan tables and old manifests (syncs the
+ * directory); next_number is past every name seen. */
+Status versions_recover(Versions *versions, Slot *slot) MUST_CHECK;
+
+uint64_t version_next_number(VersionSet *set);
+
+/*
+ * Makes an edit durable and current. Manifest lock held by the caller (across log, sync, seal and the
+ * caller's replacement of the read view). `durable` is the log's durable frontier, recorded as horizon.
+ * On success *next is the new current version; the old one is retired once the caller has replaced the
+ * view: call version_release on it. File records that no version holds any more are listed for
+ * deletion (see versions_take_dead). Errors before anything was written leave everything as it was
+ * (AIDB_NO_SPACE, AIDB_NO_MEMORY: metadata arena); a failed write or sync sets `failed`.
+ */
+Status version_apply(Versions *versions, Slot *slot, const VersionEdit *edit, uint64_t durable, Version **next,
+                     Version **previous) MUST_CHECK;
+/* Retires a version that is no longer reachable from a view (epoch-protected). Manifest lock held. */
+void version_release(Versions *versions, Slot *slot, Version *version);
+/* Numbers of tables that no version holds and whose epoch is past; each is handed out once, to be
+ * unlinked. Returns how many were written to `numbers`. Takes the manifest lock. */
+size_t versions_take_dead(Versions *versions, Slot *slot, EpochDomain *epochs, uint64_t *numbers, size_t capacity);
+
+/* Binary search: index of the first file of a level >= 1 whose largest >= key (count when none). */
+uint32_t version_find_file(const Version *version, int level, Slice key);
+/* Whether [from, to] (inclusive; to.data NULL: unbounded) overlaps the file. */
+bool file_overlaps(const FileMeta *file, Slice from, Slice to);
+
+/* ---- inspection ------------------------------------------------------------------------------- */
+
+/* Reads a manifest file without a region (dump, verify, repair): calls visit for each sealed edit. */
+Status manifest_read(const char *path, const uint8_t *system_id,
+                     Status (*visit)(void *arg, uint64_t offset, const VersionEdit *edit, uint64_t durable), void *arg,
+                     StoreIdentity *identity) MUST_CHECK;
+/* Checks CURRENT and the manifest's every byte; reports problems. */
+Status manifest_verify(const char *directory, DamageReport report, void *arg) MUST_CHECK;
+
+#endif
