@@ -1,0 +1,161 @@
+/*
+ * db.h - the store: what the server's processes and libaidb's threads call.
+ *
+ * A Db is one open store, a Session one conversation with it (a client's backend, a background
+ * process, an embedding thread inside a call). The Db is set up before the first fork; children use
+ * the handle they inherit, each with a session of its own. What is shared hangs off the region,
+ * what is private off the session; there are no globals.
+ *
+ * The engine starts no process and no thread. Its background duties are steps (db_step), driven by
+ * the postmaster's processes or the library's threads.
+ *
+ * Life of a store:
+ *   db_create                   once: makes the files of an empty store
+ *   db_setup                    before fork: identity, region, shared state
+ *   db_recover                  in one session, before anything else; may be killed and run again
+ *   sessions ... db_step, db_get, db_write ...
+ *   db_stop                     clean end, nobody else being in the store
+ *   db_reset                    after a crash of a child, all children gone: shared state anew in the
+ *                               same mapping; then db_recover again
+ *
+ * After a failed log or manifest sync everything returns AIDB_FAILED until db_reset and db_recover.
+ */
+#ifndef AIDB_ENGINE_DB_DB_H
+#define AIDB_ENGINE_DB_DB_H
+
+#include "engine/base/base.h"
+#include "engine/compaction/compaction.h"
+#include "ipc/ipc.h"
+
+typedef struct Db Db;
+typedef struct Session Session;
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+/* Makes an empty store in an existing directory that holds no store yet: CURRENT, MANIFEST, wal/, sst/,
+ * all synced. AIDB_EXISTS. */
+Status db_create(const char *directory, const EngineOptions *options) MUST_CHECK;
+/* Whether the directory holds a store (has CURRENT). */
+bool db_exists(const char *directory);
+
+/* Bytes of region that these options need with this many slots; AIDB_INVALID (with the setting's name)
+ * when memory cannot hold what the other options ask for, or one largest batch. */
+Status db_region_size(const EngineOptions *options, uint32_t slots, size_t *size) MUST_CHECK;
+
+/* Maps and initialises the region. `slots` is the number of sessions that can exist at once (background
+ * duties included). Takes the options over by value. Does not lock the directory: the caller holds the
+ * lock on postmaster.pid. `populate`: touch all memory now. */
+Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool populate, Db **db) MUST_CHECK;
+/* Frees this process's handle; unmaps the region. */
+void db_destroy(Db *db);
+/* Forgets all shared state, initialises it anew. No child may be left. */
+void db_reset(Db *db);
+/* New values of options that may change while running (compaction_rate, compactors, durability,
+ * level0_files, table_size, level sizes, block_size, compression, filter_bits); by one process (the
+ * postmaster), seen by all: they are kept in the region. Others are ignored. */
+void db_reload(Db *db, const EngineOptions *options);
+
+Status db_recover(Db *db, Session *session) MUST_CHECK;
+/* Flushes the log (not the memtables: the log is replayed at the next start unless `flush`), marks the
+ * clean stop. The only session left. */
+Status db_stop(Db *db, Session *session, bool flush) MUST_CHECK;
+
+SlotTable *db_slots(Db *db);
+bool db_failed(const Db *db);
+
+/* ---- sessions -------------------------------------------------------------------------------- */
+
+/* Claims slot `slot` (or any free one from 0 on when it is UINT32_MAX: AIDB_LIMIT when none is). */
+Status db_session_create(Db *db, uint32_t slot, SlotKind kind, Session **session) MUST_CHECK;
+/* Releases snapshots and the slot. */
+void db_session_destroy(Session *session);
+Slot *db_session_slot(Session *session);
+
+/* ---- background duties ----------------------------------------------------------------------- */
+
+/* One step of the duty of this session's kind (SLOT_WAL_WRITER, SLOT_FLUSHER, SLOT_COMPACTOR). Sets
+ * *wait_ms: 0 = there is more to do at once; else latch_wait(slot, -1, *wait_ms) and step again; the
+ * engine wakes the latch when work comes up. A compaction inside a step ends early when the slot's
+ * interrupt is set. A failed step is logged by the caller: AIDB_NO_SPACE and AIDB_IO of tables are
+ * retried after *wait_ms, AIDB_FAILED means that the store must be reset. */
+Status db_step(Session *session, int *wait_ms) MUST_CHECK;
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+#define DB_NOW 0u /* as a snapshot: the newest visible LSN */
+
+/*
+ * A read section: one point in time, inside an epoch. Entries got in it are valid until
+ * db_read_end. Never wait for a client, timer or lock inside. *at gets the LSN that is read at.
+ */
+Status db_read_begin(Session *session, uint64_t snapshot, uint64_t *at) MUST_CHECK;
+/* AIDB_OK with the entry (type OP_PUT), or AIDB_NOT_FOUND. */
+Status db_read_get(Session *session, Slice key, Entry *entry) MUST_CHECK;
+/* The same for many keys, looked up together: entries[i].lsn is 0 for a missing key. */
+Status db_read_multi_get(Session *session, size_t count, const Slice *keys, Entry *entries) MUST_CHECK;
+void db_read_end(Session *session);
+
+typedef struct DbScan {
+    Slice from;     /* inclusive; empty: no bound */
+    Slice to;       /* exclusive; empty: no bound */
+    bool reverse;
+    bool keys_only; /* the rows' values are empty */
+} DbScan;
+/* Calls `row` for the live entries of the range in order, inside one epoch, until it returns false or
+ * the range ends (*ended then true). The row's slices are valid during the call only. To go on in
+ * another chunk: forward with from = last key + one zero byte, reverse with to = last key; a scan over
+ * several chunks registers a snapshot first. */
+Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan, bool (*row)(void *arg, const Entry *entry),
+               void *arg, bool *ended, uint64_t *at) MUST_CHECK;
+
+/* Registers the newest visible LSN (AIDB_LIMIT: SLOT_SNAPSHOTS in this session). */
+Status db_snapshot_acquire(Session *session, uint64_t *lsn) MUST_CHECK;
+void db_snapshot_release(Session *session, uint64_t lsn);
+
+/* Approximate bytes in tables and memtables of [from, to). */
+Status db_approximate_size(Session *session, Slice from, Slice to, uint64_t *bytes) MUST_CHECK;
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+typedef struct DbWrite {
+    Slice ops;          /* encoded batch; checked with batch_check by whoever took it from outside */
+    uint32_t op_count;
+    uint32_t range_count;
+    Slice expectations;
+    uint32_t expectation_count;
+} DbWrite;
+
+typedef struct DbCommit {
+    uint64_t lsn;      /* of the last operation */
+    uint64_t end;      /* pass to db_wait */
+    size_t failed_expectation;
+    uint64_t present_version;
+} DbCommit;
+
+/* Applies the batch: visible to all on return. Slows down or waits under backpressure (returns
+ * AIDB_CANCELED when the slot's interrupt is set meanwhile). AIDB_EXPECTATION fills the commit's last two
+ * fields. AIDB_LIMIT: larger than batch_max. AIDB_NO_SPACE: the log cannot grow; nothing was written. */
+Status db_write(Session *session, const DbWrite *write, DbCommit *commit) MUST_CHECK;
+/* Waits until what ends at `end` has this durability (AIDB_DEFAULT: the store's). Once for many writes:
+ * pass the greatest end. AIDB_UNKNOWN when the log failed. */
+Status db_wait(Session *session, uint64_t end, aidb_durability durability) MUST_CHECK;
+
+uint64_t db_visible_lsn(const Db *db);
+uint64_t db_durable_lsn(const Db *db);
+
+/* ---- administration -------------------------------------------------------------------------- */
+
+/* Both return when done and durable; they may run in any session, beside the background duties. */
+Status db_flush(Session *session) MUST_CHECK;
+Status db_compact(Session *session, Slice from, Slice to) MUST_CHECK;
+/* Returns when no compaction is due and no memtable waits to be flushed. */
+Status db_compact_wait(Session *session) MUST_CHECK;
+
+/* "status" (name TAB value lines of the engine), "levels", "wal", "durable_lsn", "visible_lsn": appends
+ * text. AIDB_INVALID for other names. */
+Status db_property(Session *session, const char *name, Buffer *text) MUST_CHECK;
+
+/* Checks every file of a store, offline or online; never writes. Calls report for each problem. */
+Status db_verify(const char *directory, bool online, DamageReport report, void *arg) MUST_CHECK;
+
+#endif
