@@ -1,0 +1,249 @@
+/*
+ * range.c - range tombstones cut into fragments.
+ *
+ * Tombstones overlap in any way; fragments do not. A sweep over the sorted bounds of all tombstones
+ * keeps the LSNs of those that are open, newest first, and emits one fragment between each two
+ * bounds that has any. The work and the memory are those of the output, which for n nested
+ * tombstones is n * n: callers bound n.
+ *
+ * The same tombstone may come in pieces (tables cut it at their bounds) or twice; neighbours with
+ * equal LSNs are joined again and an LSN is listed once.
+ */
+#include "config.h"
+#include "engine/base/base.h"
+
+#include <stdlib.h>
+
+/* A fragment before memory for the result is had: where its LSNs begin among all. */
+typedef struct Piece {
+    Slice from;
+    Slice to;
+    size_t lsn_start;
+    uint32_t lsn_count;
+} Piece;
+
+typedef struct Sweep {
+    RangeTombstone *opening; /* sorted by from */
+    size_t opening_count;
+    Slice *bounds; /* sorted, without duplicates */
+    size_t bound_count;
+    RangeTombstone *open; /* by LSN, newest first */
+    size_t open_count;
+    Piece *pieces;
+    size_t piece_count;
+    Buffer lsns; /* of uint64_t */
+} Sweep;
+
+static bool is_empty_range(const RangeTombstone *tombstone)
+{
+    return tombstone->to.size > 0 && slice_compare(tombstone->from, tombstone->to) >= 0;
+}
+
+static int compare_opening(const void *a, const void *b)
+{
+    return slice_compare(((const RangeTombstone *)a)->from, ((const RangeTombstone *)b)->from);
+}
+
+static int compare_bounds(const void *a, const void *b)
+{
+    return slice_compare(*(const Slice *)a, *(const Slice *)b);
+}
+
+static Status sweep_init(Sweep *sweep, const RangeTombstone *tombstones, size_t count)
+{
+    if (count > UINT32_MAX)
+        return status_set(AIDB_LIMIT, "%zu range tombstones at once are too many", count);
+    sweep->opening = malloc(count * sizeof sweep->opening[0]);
+    sweep->open = malloc(count * sizeof sweep->open[0]);
+    sweep->bounds = malloc(2 * count * sizeof sweep->bounds[0]);
+    sweep->pieces = malloc(2 * count * sizeof sweep->pieces[0]);
+    if (sweep->opening == NULL || sweep->open == NULL || sweep->bounds == NULL ||
+        sweep->pieces == NULL)
+        return status_set(AIDB_NO_MEMORY, "could not allocate room for %zu range tombstones",
+                          count);
+    for (size_t i = 0; i < count; i++) {
+        if (is_empty_range(&tombstones[i]))
+            continue;
+        sweep->opening[sweep->opening_count++] = tombstones[i];
+        sweep->bounds[sweep->bound_count++] = tombstones[i].from;
+        if (tombstones[i].to.size > 0)
+            sweep->bounds[sweep->bound_count++] = tombstones[i].to;
+    }
+    qsort(sweep->opening, sweep->opening_count, sizeof sweep->opening[0], compare_opening);
+    qsort(sweep->bounds, sweep->bound_count, sizeof sweep->bounds[0], compare_bounds);
+    size_t unique = 0;
+    for (size_t i = 0; i < sweep->bound_count; i++) {
+        if (unique == 0 || !slice_equal(sweep->bounds[unique - 1], sweep->bounds[i]))
+            sweep->bounds[unique++] = sweep->bounds[i];
+    }
+    sweep->bound_count = unique;
+    return AIDB_OK;
+}
+
+static void sweep_deinit(Sweep *sweep)
+{
+    free(sweep->opening);
+    free(sweep->open);
+    free(sweep->bounds);
+    free(sweep->pieces);
+    buffer_deinit(&sweep->lsns);
+}
+
+/* Takes out of the open ones what ends at `bound`. */
+static void sweep_close(Sweep *sweep, Slice bound)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < sweep->open_count; i++) {
+        if (sweep->open[i].to.size == 0 || slice_compare(sweep->open[i].to, bound) > 0)
+            sweep->open[kept++] = sweep->open[i];
+    }
+    sweep->open_count = kept;
+}
+
+static void sweep_open(Sweep *sweep, RangeTombstone tombstone)
+{
+    size_t low = 0;
+    for (size_t high = sweep->open_count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        if (sweep->open[middle].lsn > tombstone.lsn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    memmove(&sweep->open[low + 1], &sweep->open[low],
+            (sweep->open_count - low) * sizeof sweep->open[0]);
+    sweep->open[low] = tombstone;
+    sweep->open_count++;
+}
+
+static const uint64_t *piece_lsns(const Sweep *sweep, const Piece *piece)
+{
+    return (const uint64_t *)(const void *)sweep->lsns.data + piece->lsn_start;
+}
+
+/* Emits [from, to) with the open LSNs, or lengthens the piece before when it is the same. */
+static Status sweep_emit(Sweep *sweep, Slice from, Slice to)
+{
+    if (sweep->open_count == 0)
+        return AIDB_OK;
+    Piece piece = {.from = from, .to = to, .lsn_start = sweep->lsns.size / sizeof(uint64_t)};
+    RETURN_IF_FAILED(buffer_reserve(&sweep->lsns, sweep->open_count * sizeof(uint64_t)));
+    for (size_t i = 0; i < sweep->open_count; i++) {
+        if (i > 0 && sweep->open[i].lsn == sweep->open[i - 1].lsn)
+            continue;
+        memcpy(sweep->lsns.data + sweep->lsns.size, &sweep->open[i].lsn, sizeof(uint64_t));
+        sweep->lsns.size += sizeof(uint64_t);
+        piece.lsn_count++;
+    }
+    Piece *before = sweep->piece_count > 0 ? &sweep->pieces[sweep->piece_count - 1] : NULL;
+    if (before != NULL && before->lsn_count == piece.lsn_count && slice_equal(before->to, from) &&
+        memcmp(piece_lsns(sweep, before), piece_lsns(sweep, &piece),
+               piece.lsn_count * sizeof(uint64_t)) == 0) {
+        before->to = to;
+        sweep->lsns.size = piece.lsn_start * sizeof(uint64_t);
+    } else {
+        sweep->pieces[sweep->piece_count++] = piece;
+    }
+    return AIDB_OK;
+}
+
+static Status sweep_run(Sweep *sweep)
+{
+    size_t opening = 0;
+    for (size_t i = 0; i < sweep->bound_count; i++) {
+        Slice bound = sweep->bounds[i];
+        sweep_close(sweep, bound);
+        while (opening < sweep->opening_count && slice_equal(sweep->opening[opening].from, bound))
+            sweep_open(sweep, sweep->opening[opening++]);
+        Slice to = i + 1 < sweep->bound_count ? sweep->bounds[i + 1] : slice_make(NULL, 0);
+        RETURN_IF_FAILED(sweep_emit(sweep, bound, to));
+    }
+    return AIDB_OK;
+}
+
+static Slice copy_bound(uint8_t **to, Slice bound)
+{
+    if (bound.size == 0)
+        return slice_make(NULL, 0);
+    memcpy(*to, bound.data, bound.size);
+    Slice copy = slice_make(*to, bound.size);
+    *to += bound.size;
+    return copy;
+}
+
+/* One block of memory: fragments, then LSNs, then the bytes of the bounds. */
+static Status sweep_finish(const Sweep *sweep, RangeFragments *out)
+{
+    size_t key_bytes = 0;
+    for (size_t i = 0; i < sweep->piece_count; i++)
+        key_bytes += sweep->pieces[i].from.size + sweep->pieces[i].to.size;
+    size_t item_bytes = sweep->piece_count * sizeof(RangeFragment);
+    uint8_t *memory = malloc(item_bytes + sweep->lsns.size + key_bytes);
+    if (memory == NULL)
+        return status_set(AIDB_NO_MEMORY, "could not allocate %zu fragments of range tombstones",
+                          sweep->piece_count);
+    RangeFragment *items = (RangeFragment *)(void *)memory;
+    uint64_t *lsns = (uint64_t *)(void *)(memory + item_bytes);
+    uint8_t *keys = memory + item_bytes + sweep->lsns.size;
+    memcpy(lsns, sweep->lsns.data, sweep->lsns.size);
+    for (size_t i = 0; i < sweep->piece_count; i++) {
+        const Piece *piece = &sweep->pieces[i];
+        bool joined = i > 0 && slice_equal(items[i - 1].to, piece->from);
+        items[i] =
+            (RangeFragment){.from = joined ? items[i - 1].to : copy_bound(&keys, piece->from),
+                            .lsns = lsns + piece->lsn_start,
+                            .lsn_count = piece->lsn_count};
+        items[i].to = copy_bound(&keys, piece->to);
+    }
+    *out = (RangeFragments){.items = items, .count = sweep->piece_count, .memory = memory};
+    return AIDB_OK;
+}
+
+Status range_fragments_build(const RangeTombstone *tombstones, size_t count, RangeFragments *out)
+{
+    *out = (RangeFragments){0};
+    if (count == 0)
+        return AIDB_OK;
+    Sweep sweep = {0};
+    Status status = AIDB_OK;
+    OUT_IF_FAILED(sweep_init(&sweep, tombstones, count));
+    OUT_IF_FAILED(sweep_run(&sweep));
+    if (sweep.piece_count > 0)
+        OUT_IF_FAILED(sweep_finish(&sweep, out));
+out:
+    sweep_deinit(&sweep);
+    return status;
+}
+
+void range_fragments_deinit(RangeFragments *fragments)
+{
+    free(fragments->memory);
+    *fragments = (RangeFragments){0};
+}
+
+uint64_t range_fragments_cover(const RangeFragment *items, size_t count, Slice key,
+                               uint64_t visible)
+{
+    size_t after = 0; /* the first fragment that begins behind key */
+    for (size_t high = count; after < high;) {
+        size_t middle = after + (high - after) / 2;
+        if (slice_compare(items[middle].from, key) <= 0)
+            after = middle + 1;
+        else
+            high = middle;
+    }
+    if (after == 0)
+        return 0;
+    const RangeFragment *fragment = &items[after - 1];
+    if (fragment->to.size > 0 && slice_compare(key, fragment->to) >= 0)
+        return 0;
+    size_t first = 0; /* the first LSN that is visible */
+    for (size_t high = fragment->lsn_count; first < high;) {
+        size_t middle = first + (high - first) / 2;
+        if (fragment->lsns[middle] > visible)
+            first = middle + 1;
+        else
+            high = middle;
+    }
+    return first < fragment->lsn_count ? fragment->lsns[first] : 0;
+}
