@@ -13,15 +13,11 @@
 #include <aidb.h>
 
 #define LSN_MAX UINT64_MAX /* before every version of a key in internal order */
-#define LEVELS 7
+#define LEVELS  7
 
 /* Operation types, stored in the log and in tables; the values are never reused. 3 (value with
  * expiry) and 4 (log-only record) are reserved. */
-typedef enum OpType {
-    OP_DELETE = 0,
-    OP_PUT = 1,
-    OP_DELETE_RANGE = 2
-} OpType;
+typedef enum OpType { OP_DELETE = 0, OP_PUT = 1, OP_DELETE_RANGE = 2 } OpType;
 
 /* ---- entries and iterators ------------------------------------------------------------------- */
 
@@ -96,10 +92,12 @@ typedef struct RangeTombstone {
     uint64_t lsn;
 } RangeTombstone;
 /* `tombstones` in any order, borrowed only during the call. */
-Status range_fragments_build(const RangeTombstone *tombstones, size_t count, RangeFragments *out) MUST_CHECK;
+Status range_fragments_build(const RangeTombstone *tombstones, size_t count,
+                             RangeFragments *out) MUST_CHECK;
 void range_fragments_deinit(RangeFragments *fragments);
 /* The greatest LSN <= `visible` of a tombstone that covers key, 0 when there is none. */
-uint64_t range_fragments_cover(const RangeFragment *items, size_t count, Slice key, uint64_t visible);
+uint64_t range_fragments_cover(const RangeFragment *items, size_t count, Slice key,
+                               uint64_t visible);
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
@@ -111,8 +109,8 @@ uint64_t range_fragments_cover(const RangeFragment *items, size_t count, Slice k
  */
 typedef struct BatchOp {
     uint8_t type;
-    Slice key;   /* `from` of a range delete; may be empty only there */
-    Slice value; /* `to` of a range delete; empty: no bound */
+    Slice key;       /* `from` of a range delete; may be empty only there */
+    Slice value;     /* `to` of a range delete; empty: no bound */
     uint32_t offset; /* of the type byte in the row */
 } BatchOp;
 
@@ -133,7 +131,8 @@ typedef struct Batch {
 
 Status batch_put(Batch *batch, Slice key, Slice value) MUST_CHECK;
 Status batch_delete(Batch *batch, Slice key) MUST_CHECK;
-Status batch_delete_range(Batch *batch, Slice from, Slice to) MUST_CHECK; /* empty when from >= to */
+Status batch_delete_range(Batch *batch, Slice from,
+                          Slice to) MUST_CHECK; /* empty when from >= to */
 Status batch_expect(Batch *batch, Slice key, aidb_expect kind, uint64_t version) MUST_CHECK;
 void batch_clear(Batch *batch);
 void batch_deinit(Batch *batch);
@@ -148,13 +147,17 @@ Status expectations_check(Slice row, uint32_t *count) MUST_CHECK;
 
 /* ---- options --------------------------------------------------------------------------------- */
 
-typedef enum Compression { COMPRESSION_NONE = 0, COMPRESSION_SNAPPY = 1, COMPRESSION_ZSTD = 2 } Compression;
+typedef enum Compression {
+    COMPRESSION_NONE = 0,
+    COMPRESSION_SNAPPY = 1,
+    COMPRESSION_ZSTD = 2
+} Compression;
 
 /* Engine options; src/config owns names, defaults, ranges and texts. Sizes in bytes. */
 typedef struct EngineOptions {
-    uint64_t memory;           /* everything in the region; memtables and cache share it */
-    uint64_t memtable_size;    /* 0: a part of memory */
-    uint64_t cache_size;       /* 0: what memtables leave */
+    uint64_t memory;        /* everything in the region; memtables and cache share it */
+    uint64_t memtable_size; /* 0: a part of memory */
+    uint64_t cache_size;    /* 0: what memtables leave */
     uint32_t block_size;
     Compression compression;
     int32_t compression_level; /* zstd */
@@ -162,13 +165,13 @@ typedef struct EngineOptions {
     uint64_t table_size;       /* target of compaction outputs */
     uint64_t level_base_size;  /* of the first level below 0 that holds data */
     uint32_t level_multiplier;
-    uint32_t level0_files;     /* compaction starts here; slow-down at 3x, limit at 5x */
+    uint32_t level0_files; /* compaction starts here; slow-down at 3x, limit at 5x */
     uint32_t compactors;
-    uint64_t compaction_rate;  /* bytes a second written by compactions, 0: no limit */
+    uint64_t compaction_rate; /* bytes a second written by compactions, 0: no limit */
     aidb_durability durability;
     uint64_t wal_segment_size;
     uint64_t wal_ring_size;
-    uint64_t batch_max;        /* bytes of the largest batch */
+    uint64_t batch_max; /* bytes of the largest batch */
     bool huge_pages;
 } EngineOptions;
 
