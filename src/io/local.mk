@@ -1,2 +1,2 @@
 noinst_LTLIBRARIES += %D%/libio.la
-%C%_libio_la_SOURCES =
+%C%_libio_la_SOURCES = %D%/io.h %D%/io.c

@@ -186,6 +186,7 @@ static inline bool lock_is_held_by(const Lock *lock, const Slot *slot)
  */
 typedef struct EpochDomain {
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t current;
+    _Atomic uint64_t safe; /* every active reader's epoch is known to be at least this */
     SlotTable *slots;
 } EpochDomain;
 

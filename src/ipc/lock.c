@@ -1,0 +1,71 @@
+/*
+ * lock.c - the one lock: a futex word (0 free, 1 held, 2 held and waited for).
+ *
+ * Sections under it are short, so a waiter spins briefly before it sleeps. Who holds what, and
+ * since when, can be read from the slots; ranks are asserted when the build asks for it.
+ */
+#include "config.h"
+
+#include "ipc/ipc.h"
+
+#include <assert.h>
+
+#define SPIN_ROUNDS 64
+
+void lock_init(Lock *lock, LockRank rank, const char *name)
+{
+    atomic_store(&lock->word, 0);
+    atomic_store(&lock->owner, 0);
+    lock->rank = rank;
+    lock->name = name;
+}
+
+static void note_acquired(Lock *lock, Slot *slot)
+{
+    atomic_store_explicit(&lock->owner, slot->index + 1, memory_order_relaxed);
+    uint32_t ranks = atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed);
+    atomic_store_explicit(&slot->lock_ranks, ranks | 1u << lock->rank, memory_order_relaxed);
+    atomic_store_explicit(&slot->lock_name, lock->name, memory_order_relaxed);
+}
+
+bool lock_try_acquire(Lock *lock, Slot *slot)
+{
+    uint32_t state = 0;
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire, memory_order_relaxed))
+        return false;
+    note_acquired(lock, slot);
+    return true;
+}
+
+void lock_acquire(Lock *lock, Slot *slot)
+{
+#ifdef AIDB_ASSERTIONS
+    assert(atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) < 1u << lock->rank);
+#endif
+    uint32_t state = 0;
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire, memory_order_relaxed)) {
+        for (int i = 0; i < SPIN_ROUNDS; i++) {
+            port_cpu_relax();
+            state = 0;
+            if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
+                atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
+                                                        memory_order_relaxed))
+                goto held;
+        }
+        while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
+            port_futex_wait(&lock->word, 2, -1);
+    }
+held:
+    note_acquired(lock, slot);
+}
+
+void lock_release(Lock *lock, Slot *slot)
+{
+    uint32_t ranks = atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) & ~(1u << lock->rank);
+    atomic_store_explicit(&slot->lock_ranks, ranks, memory_order_relaxed);
+    if (ranks == 0)
+        atomic_store_explicit(&slot->lock_name, NULL, memory_order_relaxed);
+    atomic_store_explicit(&lock->owner, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
+        port_futex_wake(&lock->word, 1);
+}
