@@ -18,6 +18,9 @@ typedef struct PickOptions {
     uint64_t level_base_size;
     uint32_t level_multiplier;
     uint32_t level0_files;
+    /* Oldest LSN that a reader may still ask for (oldest snapshot, or the visible LSN): tables of the last
+     * level that hold garbage from before it are rewritten when nothing else is due. 0: leave them. */
+    uint64_t oldest_snapshot;
 } PickOptions;
 
 /* Dynamic level sizes: targets[n] for each level, 0 for levels between 0 and the base level, which hold
@@ -36,25 +39,50 @@ typedef struct Pick {
     bool trivial_move;        /* inputs[0] may be moved down as they are */
     bool bottom;              /* no level below holds keys of the range: tombstones may be dropped */
     double score;             /* >= 1 when due */
-    FileMeta **grandparents;  /* files of output_level + 1 that overlap: where outputs are better cut */
+    uint64_t input_bytes;     /* of both */
+    /* The key range that the job owns in its levels: every output stays inside. */
+    Slice smallest, largest;
+    bool largest_exclusive, unbounded;
+    /* Files of output_level + 1 that overlap: where outputs are better cut. Copies, because these files
+     * are not claimed and may go away while the job runs. */
+    struct Grandparent {
+        Slice largest;
+        uint64_t bytes;
+    } *grandparents;
     uint32_t grandparent_count;
+    uint8_t *memory; /* of the copied keys */
 } Pick;
 
-/* Chooses the most urgent compaction whose files are not compacting; pick->level is -1 when none is
- * due. `cursors[n]` remembers where the last pick of level n ended (round robin; lsn-free: a key copied
+/* Chooses the most urgent compaction that no running one is in the way of; pick->level is -1 when none is
+ * due. The version must stay alive during the call (epoch, or manifest lock); the input files of a pick
+ * that was claimed stay alive until its edit is installed, because nobody else may remove them.
+ * `cursors[n]` remembers where the last pick of level n ended (round robin; lsn-free: a key copied
  * into 64 bytes). Compaction lock held. */
 typedef struct PickCursor {
     uint8_t key[64];
     uint32_t size;
 } PickCursor;
+/* (Among the files of a level the one with the least overlap for its size is taken; the cursor decides
+ * between equals.) */
 Status compaction_pick(const Version *version, const PickOptions *options, const PickCursor cursors[LEVELS], Pick *pick) MUST_CHECK;
 /* The next step of a manual compaction of [from, to] (empty: open): level -1 when the range is only in
- * the last level that it can reach; AIDB_BUSY when files that it needs are compacting. `started_number`:
- * tables with a number at or above it were made by this manual compaction or later and are left alone in
- * the bottom level. */
+ * the last level that it can reach; AIDB_BUSY when files that it needs are compacting. `started_number` and
+ * `started_lsn` are next_number and the visible LSN when the manual compaction began: tables that hold only
+ * newer entries are left alone everywhere, and in the last level only tables with a lower number that hold
+ * garbage are rewritten. Hence the steps come to an end beside any writer. */
 Status compaction_pick_range(const Version *version, const PickOptions *options, Slice from, Slice to,
-                             uint64_t started_number, Pick *pick) MUST_CHECK;
+                             uint64_t started_number, uint64_t started_lsn, Pick *pick) MUST_CHECK;
 void pick_deinit(Pick *pick);
+/* Marks the inputs as compacting, so that other picks keep out of the range. `job`: not 0, below 2^24,
+ * different for each running compaction. Compaction lock held since the pick. */
+void pick_claim(const Pick *pick, uint32_t job);
+/* Takes the marks back when the edit was not installed. After an installed edit there is nothing to do, and
+ * the inputs must not be touched any more: their records may be gone. Compaction lock held. */
+void pick_release(const Pick *pick);
+/* The edit of a trivial move. */
+Status pick_move(const Pick *pick, VersionEdit *edit) MUST_CHECK;
+/* Where the next pick of pick->level should go on. */
+void pick_advance(const Pick *pick, PickCursor *cursor);
 /* Highest score over levels and bytes above target: for backpressure and "is any compaction due". */
 double compaction_score(const Version *version, const PickOptions *options, uint64_t *pending_bytes);
 

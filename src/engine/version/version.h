@@ -25,11 +25,17 @@
 typedef struct FileMeta {
     TableInfo info;
     Slice smallest;       /* no key of the table is below; may be shorter than any key in it (a safe separator) */
-    Slice largest;        /* no key of the table is above; never cut so that two neighbours overlap */
+    Slice largest;        /* no key of the table is above */
+    bool largest_exclusive; /* `largest` itself is not in the table: where a range tombstone ends */
     bool unbounded;       /* a range tombstone without upper bound: `largest` is +infinity */
+    bool garbage;         /* holds tombstones, or versions that only a snapshot needed */
     uint8_t level;
     uint32_t references;  /* versions that hold it; guard: manifest lock */
-    _Atomic uint32_t compacting; /* an input of a running compaction; guard: compaction lock */
+    _Atomic uint32_t compacting; /* claim of a running compaction, 0: none; see pick_claim. Guard: compaction lock */
+    /* Of a record that no version holds any more; guard: manifest lock. */
+    bool moved;           /* the table lives on under another record (it changed its level) */
+    uint64_t dead_stamp;  /* epoch after which nobody sees it; 0: not stamped yet */
+    struct FileMeta *dead_next;
 } FileMeta;
 
 typedef struct Version {
@@ -47,12 +53,22 @@ typedef struct NewFile {
     TableInfo info;
     Slice smallest; /* owned by the edit */
     Slice largest;
+    bool largest_exclusive;
     bool unbounded;
+    bool garbage;
 } NewFile;
+/* What a file is beside its numbers: bounds are as in FileMeta. */
+typedef struct FileBounds {
+    Slice smallest;
+    Slice largest;
+    bool largest_exclusive;
+    bool unbounded;
+    bool garbage;
+} FileBounds;
 typedef struct VersionEdit {
     NewFile *added;
     size_t added_count, added_capacity;
-    struct { uint8_t level; uint64_t number; } *removed;
+    struct RemovedFile { uint8_t level; uint64_t number; } *removed;
     size_t removed_count, removed_capacity;
     uint64_t flushed_lsn;   /* 0: unchanged. Tables hold everything below it */
     bool new_incarnation;   /* a start takes this incarnation */
@@ -62,11 +78,15 @@ typedef struct VersionEdit {
     WalStart start;
     bool clean_stop;        /* the store was closed after this; any later edit clears it */
     uint32_t term;          /* 0: unchanged */
+    uint64_t next_number;   /* 0: unchanged; filled in by version_apply */
+    uint64_t version_number; /* likewise */
 } VersionEdit;
-/* Copies the keys. Long bounds (over 256 bytes) are shortened: smallest by cutting, largest by cutting
- * and incrementing; callers pass exact bounds. */
-Status version_edit_add(VersionEdit *edit, uint8_t level, const TableInfo *info, Slice smallest, Slice largest,
-                        bool unbounded) MUST_CHECK;
+/* Copies the keys. In level 0, where files may overlap, bounds over 256 bytes are shortened: smallest by
+ * cutting, largest by cutting and incrementing. In other levels they are kept as they are: only the job
+ * that makes the files knows where its neighbours begin (merge_run shortens). */
+Status version_edit_add(VersionEdit *edit, uint8_t level, const TableInfo *info, const FileBounds *bounds) MUST_CHECK;
+/* Removes the file from its level and adds it to another. */
+Status version_edit_move(VersionEdit *edit, const FileMeta *file, uint8_t to_level) MUST_CHECK;
 Status version_edit_remove(VersionEdit *edit, uint8_t level, uint64_t number) MUST_CHECK;
 void version_edit_deinit(VersionEdit *edit);
 Status version_edit_encode(const VersionEdit *edit, uint64_t durable, Buffer *to) MUST_CHECK;
@@ -88,7 +108,9 @@ typedef struct VersionSet {
     uint64_t manifest_number;
     uint64_t manifest_end;         /* sealed end of the file */
     uint64_t manifest_base;        /* its size after the last snapshot: when to begin a new file */
-    uint32_t seal_slot;
+    uint64_t seal_sequence;        /* of the newest seal */
+    uint64_t record_sequence;      /* of the last record */
+    FileMeta *dead;                /* records that no version holds any more */
     uint64_t horizon;              /* highest durable LSN in the manifest */
     uint64_t version_number;
     uint64_t live_files;
@@ -135,16 +157,47 @@ size_t versions_take_dead(Versions *versions, Slot *slot, EpochDomain *epochs, u
 
 /* Binary search: index of the first file of a level >= 1 whose largest >= key (count when none). */
 uint32_t version_find_file(const Version *version, int level, Slice key);
+/* Whether every key of the file is below `key`. */
+bool file_ends_before(const FileMeta *file, Slice key);
+/* Whether `key` lies within the file's bounds. */
+bool file_covers(const FileMeta *file, Slice key);
 /* Whether [from, to] (inclusive; to.data NULL: unbounded) overlaps the file. */
 bool file_overlaps(const FileMeta *file, Slice from, Slice to);
+/* Whether two files' bounds have a key in common. */
+bool files_overlap(const FileMeta *a, const FileMeta *b);
 
 /* ---- inspection ------------------------------------------------------------------------------- */
+
+/* What a manifest says, in heap memory. */
+typedef struct ManifestState {
+    StoreIdentity identity;
+    uint64_t manifest_number;
+    uint64_t sealed_end;
+    uint64_t seal_sequence;
+    uint64_t record_sequence;
+    uint64_t records;     /* sealed edits in the file */
+    NewFile *files;       /* live tables by number */
+    size_t file_count, file_capacity;
+    uint64_t next_number;
+    uint64_t flushed_lsn;
+    uint64_t horizon;
+    uint64_t version_number;
+    uint32_t term;
+    uint32_t incarnation;
+    bool clean_stop;
+    WalStart starts[WAL_STARTS_MAX];
+    uint32_t start_count;
+} ManifestState;
+/* Replays the manifest that CURRENT names; reads only. */
+Status manifest_load(const char *directory, ManifestState *state) MUST_CHECK;
+void manifest_state_deinit(ManifestState *state);
 
 /* Reads a manifest file without a region (dump, verify, repair): calls visit for each sealed edit. */
 Status manifest_read(const char *path, const uint8_t *system_id,
                      Status (*visit)(void *arg, uint64_t offset, const VersionEdit *edit, uint64_t durable), void *arg,
                      StoreIdentity *identity) MUST_CHECK;
-/* Checks CURRENT and the manifest's every byte; reports problems. */
+/* Checks CURRENT and the manifest's every byte up to the sealed end, that the edits fit together and that
+ * live tables exist with their sizes; reports problems. May run beside a server. */
 Status manifest_verify(const char *directory, DamageReport report, void *arg) MUST_CHECK;
 
 #endif
