@@ -1,0 +1,55 @@
+PUT a 1; PUT a/1 2; PUT a/2 3; PUT a/3 4; PUT b 5; PUT b/1 6; PUT c 7; PUT x'ff' 8; PUT x'ff00' 9; PUT x'ffff' 10;
+\echo == everything, in the order of bytes
+SCAN;
+\echo == prefix
+SCAN PREFIX a/;
+SCAN PREFIX x'ff';
+SCAN PREFIX zzz;
+\echo == FROM is inclusive, TO exclusive
+SCAN FROM a/2 TO b/1;
+SCAN FROM b;
+SCAN TO a/1;
+SCAN FROM b TO b;
+SCAN FROM c TO a;
+\echo == REVERSE and LIMIT
+SCAN REVERSE;
+SCAN PREFIX a REVERSE LIMIT 2;
+SCAN FROM a/1 TO b REVERSE LIMIT 1;
+SCAN LIMIT 3;
+SCAN LIMIT 0;
+SCAN LIMIT 1000000;
+\echo == KEYS and VALUES
+SCAN PREFIX a KEYS;
+SCAN PREFIX a VALUES;
+\echo == COUNT with the same bounds
+COUNT;
+COUNT PREFIX a;
+COUNT FROM a/1 TO b;
+COUNT FROM b;
+COUNT TO b;
+COUNT PREFIX nothing;
+\echo == DELETE RANGE
+DELETE RANGE PREFIX a/;
+SCAN KEYS;
+DELETE RANGE FROM b TO b/1;
+SCAN KEYS;
+PUT a/2 again;
+SCAN PREFIX a;
+DELETE RANGE FROM c;
+SCAN KEYS;
+DELETE RANGE TO b;
+SCAN KEYS;
+DELETE RANGE;
+COUNT;
+\echo == the same once it lies in tables
+PUT a 1; PUT b 2; PUT c 3; PUT d 4;
+FLUSH;
+DELETE RANGE FROM b TO d;
+SCAN;
+FLUSH;
+SCAN;
+PUT c back;
+SCAN REVERSE;
+COMPACT;
+SCAN;
+COUNT;
