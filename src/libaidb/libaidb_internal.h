@@ -39,8 +39,8 @@ void row_chunk_clear(RowChunk *chunk);
 void row_chunk_deinit(RowChunk *chunk);
 
 typedef struct ScanRequest {
-    Slice from;     /* inclusive; empty: no bound */
-    Slice to;       /* exclusive; empty: no bound */
+    Slice from; /* inclusive; empty: no bound */
+    Slice to;   /* exclusive; empty: no bound */
     bool reverse;
     bool keys_only;
     uint32_t rows_max; /* stop after this many rows, at least 1 */
