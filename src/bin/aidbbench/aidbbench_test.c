@@ -679,6 +679,7 @@ static const struct {
     {"", "no store named"},
     {"--workloads fillseq", "no store named"},
     {"--db d", "no workload named"},
+    {"--db http://h --workloads fillseq", "'http://h' is no address"},
     {"--db d --workloads fillsec", "'fillsec' is not a workload"},
     {"--db d --workloads fillseq,", "'' is not a workload"},
     {"--db d --workloads fillseq more", "unexpected argument 'more'"},

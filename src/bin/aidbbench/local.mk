@@ -15,3 +15,5 @@ aidbbench_parts = \
 check_PROGRAMS += %D%/aidbbench_test
 %C%_aidbbench_test_SOURCES = %D%/aidbbench_test.c $(aidbbench_parts)
 %C%_aidbbench_test_LDADD = $(ZSTD_LIBS) $(CHECK_LIBS) -lm
+
+dist_man_MANS += doc/man/aidbbench.1

@@ -396,6 +396,9 @@ static bool check_together(Parser *parser, bool connections_given)
         return wrong(parser, "no workload named: use --workloads, for example --workloads "
                              "fillrandom,readrandom");
     options->remote = is_remote(options->db);
+    if (!options->remote && strstr(options->db, "://") != NULL)
+        return wrong(parser, "--db: '%s' is no address; use aidb://HOST:PORT or aidb+unix:SOCKET",
+                     options->db);
     if (options->remote && options->setting_count != 0)
         return wrong(parser, "--set works on a directory; a server has its own configuration");
     if (!options->remote && connections_given)
