@@ -78,8 +78,10 @@ typedef struct VersionEdit {
     WalStart start;
     bool clean_stop;        /* the store was closed after this; any later edit clears it */
     uint32_t term;          /* 0: unchanged */
-    uint64_t next_number;   /* 0: unchanged; filled in by version_apply */
-    uint64_t version_number; /* likewise */
+    /* Filled in by version_apply; 0: unchanged. */
+    uint64_t next_number;
+    uint64_t version_number;
+    bool base_end; /* the last record of the snapshot that a manifest begins with */
 } VersionEdit;
 /* Copies the keys. In level 0, where files may overlap, bounds over 256 bytes are shortened: smallest by
  * cutting, largest by cutting and incrementing. In other levels they are kept as they are: only the job
@@ -102,6 +104,7 @@ typedef struct VersionSet {
     _Atomic uint64_t flushed_lsn;
     uint32_t term;
     uint32_t incarnation;          /* newest ever taken */
+    uint64_t nonce;                /* its random part */
     WalStart starts[WAL_STARTS_MAX];
     uint32_t start_count;
     bool clean_stop;
@@ -168,25 +171,31 @@ bool files_overlap(const FileMeta *a, const FileMeta *b);
 
 /* ---- inspection ------------------------------------------------------------------------------- */
 
-/* What a manifest says, in heap memory. */
-typedef struct ManifestState {
-    StoreIdentity identity;
-    uint64_t manifest_number;
-    uint64_t sealed_end;
-    uint64_t seal_sequence;
-    uint64_t record_sequence;
-    uint64_t records;     /* sealed edits in the file */
-    NewFile *files;       /* live tables by number */
-    size_t file_count, file_capacity;
+/* What the edits say beside the files. */
+typedef struct StoreCounters {
     uint64_t next_number;
     uint64_t flushed_lsn;
     uint64_t horizon;
     uint64_t version_number;
     uint32_t term;
     uint32_t incarnation;
+    uint64_t nonce;
     bool clean_stop;
     WalStart starts[WAL_STARTS_MAX];
     uint32_t start_count;
+} StoreCounters;
+/* What a manifest says, in heap memory. */
+typedef struct ManifestState {
+    StoreIdentity identity;
+    uint64_t manifest_number;
+    uint64_t file_size;
+    uint64_t sealed_end;
+    uint64_t base_end;    /* where the snapshot that the file begins with ends */
+    uint64_t seal_sequence;
+    uint64_t record_sequence;
+    NewFile *files;       /* live tables by number */
+    size_t file_count, file_capacity;
+    StoreCounters counters;
 } ManifestState;
 /* Replays the manifest that CURRENT names; reads only. */
 Status manifest_load(const char *directory, ManifestState *state) MUST_CHECK;
