@@ -157,7 +157,7 @@ void epoch_init(EpochDomain *domain, SlotTable *slots)
 
 uint64_t epoch_retire(EpochDomain *domain)
 {
-    atomic_thread_fence(memory_order_seq_cst); /* the unlinking comes before the stamp */
+    epoch_fence(domain); /* the unlinking comes before the stamp */
     return atomic_fetch_add(&domain->current, 1);
 }
 
@@ -165,7 +165,7 @@ bool epoch_is_past(EpochDomain *domain, uint64_t stamp)
 {
     if (atomic_load_explicit(&domain->safe, memory_order_acquire) > stamp)
         return true;
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with epoch_enter */
+    epoch_fence(domain); /* pairs with epoch_enter */
     uint64_t oldest = atomic_load(&domain->current);
     for (uint32_t i = 0; i < domain->slots->count; i++) {
         uint64_t epoch = atomic_load_explicit(&domain->slots->slots[i].epoch, memory_order_acquire);
