@@ -25,19 +25,25 @@ void mempool_usage(const MemPool *pool, uint64_t *used, uint64_t *capacity);
 /* Whether `bytes` more of entries could be placed in one memtable right now: what backpressure asks. */
 bool mempool_has_room(MemPool *pool, Slot *slot, uint64_t bytes);
 
-/* AIDB_BUSY when no memtable or chunk is free (retired ones whose epoch is past are reclaimed first). */
+/* AIDB_BUSY when all MEMTABLES_MAX are in use (retired ones whose epoch is past are reclaimed first).
+ * A memtable takes its first chunk when room in it is first secured. */
 Status memtable_create(MemPool *pool, Slot *slot, Memtable **memtable) MUST_CHECK;
 /* Gives the memory back once no reader can see it. Call after it was made unreachable. */
 void memtable_retire(Memtable *memtable, Slot *slot);
 
 /* Bytes that these operations take at the very most. */
-uint64_t memtable_need(const Memtable *memtable, size_t op_count, size_t range_count, uint64_t payload_bytes);
-/* Makes sure that adding them cannot fail; AIDB_BUSY when the pool is used up. Write lock held. */
-Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, size_t range_count, uint64_t payload_bytes) MUST_CHECK;
+uint64_t memtable_need(const Memtable *memtable, size_t op_count, size_t range_count,
+                       uint64_t payload_bytes);
+/* Makes sure that adding them cannot fail. `payload_bytes` is the sum of the sizes of keys, values
+ * and bounds. AIDB_BUSY when the pool is used up or holds no run of chunks that is long enough,
+ * AIDB_LIMIT when not even an empty pool could hold them. What was secured and is not added before
+ * the next call is given up. Write lock held. */
+Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, size_t range_count,
+                       uint64_t payload_bytes) MUST_CHECK;
 /* Cannot fail after memtable_secure. `lsn` is greater than every one before in this memtable. Write
  * lock held. A reader that looks with a `visible` below `lsn` does not see it. */
 void memtable_add(Memtable *memtable, OpType type, Slice key, Slice value, uint64_t lsn);
-/* `from` and `to` as in RangeFragment. */
+/* `from` and `to` as in RangeFragment. A range that holds no key has no effect. */
 void memtable_add_range(Memtable *memtable, Slice from, Slice to, uint64_t lsn);
 
 /* The newest version of key at or below `visible`, if there is one. Does not look at range tombstones. */
@@ -49,8 +55,8 @@ bool memtable_has_ranges(const Memtable *memtable);
 Status memtable_fragments(const Memtable *memtable, RangeFragments *out) MUST_CHECK;
 Status memtable_iter_create(const Memtable *memtable, Iter **iter) MUST_CHECK;
 
-uint64_t memtable_bytes(const Memtable *memtable);   /* taken from the pool */
-uint64_t memtable_entries(const Memtable *memtable); /* range tombstones included */
+uint64_t memtable_bytes(const Memtable *memtable);     /* taken from the pool */
+uint64_t memtable_entries(const Memtable *memtable);   /* range tombstones included */
 uint64_t memtable_first_lsn(const Memtable *memtable); /* 0 when empty */
 uint64_t memtable_last_lsn(const Memtable *memtable);
 

@@ -1,0 +1,147 @@
+/*
+ * memtable_internal.h - how a pool and the memtables in it are laid out.
+ *
+ * A pool is one piece of the region: MemPool (with the headers of all memtables), one owner byte
+ * for each chunk, the chunks. A Ref names a place in it as an offset from the pool's beginning in
+ * units of 8 bytes, so that 32 bits reach 32 GiB; 0 is the pool's own header and therefore "none".
+ *
+ * A memtable allocates by moving `position` towards `limit` in one run of consecutive chunks.
+ * memtable_secure lengthens the run, or begins another, so that everything promised lies in one run:
+ * no entry is ever split, and nothing that follows can fail.
+ */
+#ifndef AIDB_ENGINE_MEMTABLE_MEMTABLE_INTERNAL_H
+#define AIDB_ENGINE_MEMTABLE_MEMTABLE_INTERNAL_H
+
+#include "engine/memtable/memtable.h"
+
+#include <endian.h>
+
+#ifdef AIDB_ASSERTIONS
+#include <assert.h>
+#define MEMTABLE_ASSERT(condition) assert(condition)
+#else
+#define MEMTABLE_ASSERT(condition) ((void)0)
+#endif
+
+typedef uint32_t Ref;
+
+#define REF_NONE 0u
+#define REF_UNIT 8u
+
+#define HEIGHT_MAX       12 /* of a node of the entries */
+#define RANGE_HEIGHT_MAX 10 /* of a bound of range tombstones */
+
+typedef enum MemtableState {
+    MEMTABLE_FREE = 0,
+    MEMTABLE_LIVE = 1,
+    MEMTABLE_RETIRED = 2 /* unreachable; its chunks wait for `retired_at` to be past */
+} MemtableState;
+
+struct Memtable {
+    MemPool *pool;
+    uint32_t index;       /* in pool->tables */
+    uint32_t state;       /* MemtableState; guarded by pool->lock */
+    uint64_t retired_at;  /* epoch stamp; guarded by pool->lock */
+    uint32_t chunk_count; /* taken; guarded by pool->lock */
+
+    /* The writer's alone. */
+    uint64_t position;      /* byte offset in the pool of the next allocation */
+    uint64_t limit;         /* where the run of chunks ends */
+    uint64_t secured_until; /* position may not pass it before the next memtable_secure */
+    uint64_t random;        /* never 0 */
+    Ref finger[HEIGHT_MAX]; /* the last inserted node, and at each level the last node at or
+                                before it; REF_NONE stands for the head */
+    bool has_finger;
+
+    /* Written by the writer, read by anybody: relaxed, they order nothing. */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint64_t bytes;
+    _Atomic uint64_t entries;
+    _Atomic uint64_t first_lsn;
+    _Atomic uint64_t last_lsn;
+    _Atomic uint64_t bound_count; /* bounds of range tombstones */
+
+    /* Heads of the lists: stored with release, loaded with acquire. */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint32_t height; /* greatest of a node: a hint, relaxed */
+    _Atomic Ref head[HEIGHT_MAX];
+    _Atomic uint32_t range_height;
+    _Atomic Ref range_head[RANGE_HEIGHT_MAX];
+    _Atomic Ref range_cells; /* tombstones that cover what lies before the first bound */
+};
+
+struct MemPool {
+    uint64_t chunk_size;
+    uint32_t chunk_count;
+    uint64_t chunks_offset; /* of the first chunk in the pool */
+    uint8_t *owners;        /* of each chunk: 0 free, else table index + 1; guarded by lock */
+    EpochDomain *epochs;
+    uint32_t first_free; /* no chunk below it is free; guarded by lock */
+    Lock lock;
+    _Atomic uint32_t free_count; /* changed under lock; read without by those who only ask */
+    Memtable tables[MEMTABLES_MAX];
+};
+
+static inline void *ref_pointer(const Memtable *memtable, Ref ref)
+{
+    return (uint8_t *)memtable->pool + (uint64_t)ref * REF_UNIT;
+}
+
+/* Takes `size` bytes that memtable_secure promised. */
+static inline Ref memtable_allocate(Memtable *memtable, uint64_t size)
+{
+    uint64_t position = memtable->position;
+    memtable->position += (size + REF_UNIT - 1) / REF_UNIT * REF_UNIT;
+    MEMTABLE_ASSERT(memtable->position <= memtable->secured_until);
+    return (Ref)(position / REF_UNIT);
+}
+
+/* The first eight bytes of a key as a number that orders as the keys do; equal numbers decide
+ * nothing, because short keys are filled up with zeros. */
+static inline uint64_t key_prefix(Slice key)
+{
+    uint64_t word = 0;
+    if (__builtin_expect(key.size >= sizeof word, 1)) {
+        memcpy(&word, key.data, sizeof word);
+    } else {
+        for (size_t i = 0; i < key.size; i++)
+            ((uint8_t *)&word)[i] = key.data[i];
+    }
+    return be64toh(word);
+}
+
+/* Orders two keys whose prefixes are equal. */
+static inline int compare_behind_prefix(Slice a, Slice b)
+{
+    if (a.size >= 8 && b.size >= 8) {
+        a = slice_make(a.data + 8, a.size - 8);
+        b = slice_make(b.data + 8, b.size - 8);
+    }
+    return slice_compare(a, b);
+}
+
+/* A height from 1 to `max`; each level more has a quarter of the chance. */
+static inline uint32_t memtable_random_height(Memtable *memtable, uint32_t max)
+{
+    uint64_t word = memtable->random;
+    word ^= word << 13;
+    word ^= word >> 7;
+    word ^= word << 17;
+    memtable->random = word;
+    /* The high bits, two to a level. */
+    uint32_t height = 1 + (uint32_t)__builtin_clzll(word | 1) / 2;
+    return height < max ? height : max;
+}
+
+/* mempool.c: makes limit - position at least `need`; AIDB_BUSY, or AIDB_LIMIT when it never can. */
+Status mempool_extend(Memtable *memtable, Slot *slot, uint64_t need) MUST_CHECK;
+
+/* skiplist.c: the entries. */
+void entries_init(Memtable *memtable);
+uint64_t entries_need(size_t op_count); /* without the bytes of keys and values */
+void entries_add(Memtable *memtable, OpType type, Slice key, Slice value, uint64_t lsn);
+
+/* ranges.c: the range tombstones. */
+void ranges_init(Memtable *memtable);
+uint64_t ranges_need(const Memtable *memtable, size_t range_count);
+void ranges_add(Memtable *memtable, Slice from, Slice to, uint64_t lsn);
+
+#endif
