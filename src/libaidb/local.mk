@@ -2,7 +2,7 @@
 # is what gets installed: the same objects, exporting aidb_* only.
 
 noinst_LTLIBRARIES += %D%/libapi.la
-%C%_libapi_la_SOURCES =
+%C%_libapi_la_SOURCES = %D%/libaidb_internal.h %D%/embedded.c
 
 # Filled when the folder has a source:
 #   lib_LTLIBRARIES += %D%/libaidb.la

@@ -69,6 +69,9 @@ bool db_failed(const Db *db);
 Status db_session_create(Db *db, uint32_t slot, SlotKind kind, Session **session) MUST_CHECK;
 /* Releases snapshots and the slot. */
 void db_session_destroy(Session *session);
+/* Frees a session's private memory and descriptors without touching the region: for a forked child of an
+ * embedding program, whose parent still uses the slot. */
+void db_session_abandon(Session *session);
 Slot *db_session_slot(Session *session);
 
 /* ---- background duties ----------------------------------------------------------------------- */

@@ -1,0 +1,399 @@
+/*
+ * background.c - duties: sync the log, flush memtables, compact; and the manual forms of the last
+ * two, which run the same jobs in the caller's session.
+ *
+ * A job works on inputs that nobody else may take (sealed memtables under the flush lock; tables
+ * marked `compacting` under the compaction lock), leaves an edit, and view_install makes it durable
+ * and visible. A crash before the edit is sealed leaves orphan files that the next start removes;
+ * after it, the inputs, which the next start removes as well.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#include "common/log.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define IDLE_MS 1000
+#define RETRY_MS 1000
+#define DEAD_FILES 64
+#define JOB_MAX 0xffffffu
+
+/* ---- progress ----------------------------------------------------------------------------------- */
+
+uint32_t progress_now(const DbShared *shared)
+{
+    return atomic_load(&shared->progress);
+}
+
+void progress_notify(DbShared *shared)
+{
+    atomic_fetch_add(&shared->progress, 1);
+    if (atomic_load(&shared->progress_waiters) > 0)
+        port_futex_wake(&shared->progress, INT_MAX);
+}
+
+Status progress_wait(Session *session, uint32_t seen, int timeout_ms)
+{
+    DbShared *shared = session->shared;
+    if (atomic_load(&session->slot->interrupt) == 0) {
+        atomic_fetch_add(&shared->progress_waiters, 1);
+        port_futex_wait(&shared->progress, seen, timeout_ms);
+        atomic_fetch_sub(&shared->progress_waiters, 1);
+    }
+    if (atomic_load(&session->slot->interrupt) != 0)
+        return status_set(AIDB_CANCELED, "canceled");
+    return AIDB_OK;
+}
+
+void wake_duty(DbShared *shared, SlotKind kind)
+{
+    for (uint32_t i = 0; i < shared->slots.count; i++)
+        if (atomic_load_explicit(&shared->slots.slots[i].kind, memory_order_relaxed) == (uint32_t)kind)
+            latch_wake(&shared->slots.slots[i]);
+}
+
+PickOptions pick_options(DbShared *shared)
+{
+    return (PickOptions){.table_size = shared->options.table_size,
+                         .level_base_size = shared->options.level_base_size,
+                         .level_multiplier = shared->options.level_multiplier,
+                         .level0_files = shared->options.level0_files,
+                         .oldest_snapshot = snapshots_oldest(shared)};
+}
+
+/* ---- jobs --------------------------------------------------------------------------------------- */
+
+static bool job_stop(void *arg)
+{
+    Session *session = arg;
+    return atomic_load_explicit(&session->slot->interrupt, memory_order_relaxed) != 0 || db_failed(session->db);
+}
+
+static void job_context(Session *session, TableOptions *table, JobContext *context)
+{
+    Db *db = session->db;
+    const EngineOptions *options = &session->shared->options;
+    *table = (TableOptions){.block_size = options->block_size,
+                            .compression = options->compression,
+                            .compression_level = options->compression_level,
+                            .filter_bits = options->filter_bits};
+    memcpy(table->system_id, db->identity.system_id, sizeof table->system_id);
+    *context = (JobContext){.table = table,
+                            .directory = db->sst_directory,
+                            .set = &session->shared->versions,
+                            .reader = &session->job_reader,
+                            .slot = session->slot,
+                            .table_size = options->table_size,
+                            .rate = options->compaction_rate,
+                            .stop = job_stop,
+                            .stop_arg = session};
+}
+
+/* Removes the files of tables that nobody can name any more. */
+static Status remove_dead_tables(Session *session)
+{
+    Db *db = session->db;
+    uint64_t numbers[DEAD_FILES];
+    size_t count;
+    do {
+        count = versions_take_dead(db->versions, session->slot, &session->shared->epochs, numbers, DEAD_FILES);
+        for (size_t i = 0; i < count; i++) {
+            char name[TABLE_NAME_SIZE];
+            table_name(numbers[i], name);
+            char *path = path_join(db->sst_directory, name);
+            if (path == NULL)
+                return status_set(AIDB_NO_MEMORY, "out of memory");
+            /* A file that cannot be removed now is an orphan for the next start. */
+            if (file_unlink(path) != AIDB_OK)
+                server_log(LOG_LEVEL_WARNING, "%s", status_message());
+            free(path);
+            file_cache_forget(session->files, numbers[i]);
+            cache_forget(session->shared->cache, session->slot, numbers[i]);
+        }
+    } while (count == DEAD_FILES);
+    return AIDB_OK;
+}
+
+static uint64_t edit_bytes(const VersionEdit *edit)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < edit->added_count; i++)
+        bytes += edit->added[i].info.file_size;
+    return bytes;
+}
+
+/* Files that an edit would have added and that did not become part of the store. */
+static void discard_outputs(Session *session, const VersionEdit *edit)
+{
+    for (size_t i = 0; i < edit->added_count; i++) {
+        char name[TABLE_NAME_SIZE];
+        table_name(edit->added[i].info.number, name);
+        char *path = path_join(session->db->sst_directory, name);
+        if (path != NULL)
+            (void)!unlink(path);
+        free(path);
+    }
+}
+
+/* ---- flush -------------------------------------------------------------------------------------- */
+
+static Status flush_locked(Session *session, bool *did)
+{
+    Db *db = session->db;
+    DbShared *shared = session->shared;
+    *did = false;
+    RETURN_IF_FAILED(db_check(db));
+    /* Immutables only grow at the front while this lock is held; those seen here stay. */
+    Memtable *oldest_first[MEMTABLES_MAX];
+    epoch_enter(&shared->epochs, session->slot);
+    const ReadView *view = atomic_load(&shared->view);
+    uint32_t count = view->immutable_count;
+    uint64_t sealed_at = count > 0 ? view->sealed_at[0] : 0;
+    for (uint32_t i = 0; i < count; i++)
+        oldest_first[i] = view->immutables[count - 1 - i];
+    epoch_leave(session->slot);
+    if (count == 0)
+        return AIDB_OK;
+    *did = true;
+
+    uint64_t started = port_monotonic_ns();
+    VersionEdit edit = {.flushed_lsn = sealed_at};
+    uint64_t *snapshots = NULL;
+    size_t snapshot_count = 0;
+    TableOptions table;
+    JobContext context;
+    Status status;
+    job_context(session, &table, &context);
+    context.rate = 0;
+    OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
+    OUT_IF_FAILED(flush_run(&context, oldest_first, count, snapshots, snapshot_count, &edit));
+    /* A table must never know more than the log that it came from. */
+    status = wal_sync(db->wal, session->slot, sealed_at);
+    if (status == AIDB_OK)
+        status = view_install(session, &edit, count);
+    if (status != AIDB_OK) {
+        if (!db_failed(db)) /* a failed manifest may or may not name them: recovery decides */
+            discard_outputs(session, &edit);
+        goto out;
+    }
+    wal_release(db->wal, session->slot, sealed_at);
+    uint64_t bytes = edit_bytes(&edit);
+    slot_count(session->slot, STAT_FLUSHES, 1);
+    slot_count(session->slot, STAT_FLUSH_BYTES, bytes);
+    server_log(LOG_LEVEL_DEBUG, "flushed %u memtables to %zu tables, %llu bytes in %llu ms", count, edit.added_count,
+               (unsigned long long)bytes, (unsigned long long)((port_monotonic_ns() - started) / 1000000u));
+out:
+    free(snapshots);
+    version_edit_deinit(&edit);
+    return status;
+}
+
+Status flush_immutables(Session *session, bool *did)
+{
+    DbShared *shared = session->shared;
+    lock_acquire(&shared->flush_lock, session->slot);
+    Status status = flush_locked(session, did);
+    lock_release(&shared->flush_lock, session->slot);
+    if (*did || status != AIDB_OK) {
+        if (status == AIDB_OK)
+            wake_duty(shared, SLOT_COMPACTOR);
+        throttle_update(session);
+        progress_notify(shared);
+    }
+    return status;
+}
+
+Status db_flush(Session *session)
+{
+    DbShared *shared = session->shared;
+    RETURN_IF_FAILED(db_check(session->db));
+    for (;;) {
+        uint32_t seen = progress_now(shared);
+        lock_acquire(&shared->write_lock, session->slot);
+        Memtable *active = atomic_load(&shared->view)->active;
+        Status status = memtable_entries(active) > 0 ? view_switch_memtable(session) : AIDB_OK;
+        lock_release(&shared->write_lock, session->slot);
+        if (status == AIDB_OK)
+            break;
+        if (status != AIDB_BUSY)
+            return status;
+        RETURN_IF_FAILED(progress_wait(session, seen, 100));
+        RETURN_IF_FAILED(db_check(session->db));
+    }
+    bool did;
+    return flush_immutables(session, &did);
+}
+
+/* ---- compaction --------------------------------------------------------------------------------- */
+
+/* Runs a claimed pick; the claim ends with it. */
+static Status run_pick(Session *session, const Pick *pick)
+{
+    DbShared *shared = session->shared;
+    VersionEdit edit = {0};
+    uint64_t *snapshots = NULL;
+    size_t snapshot_count = 0;
+    uint64_t started = port_monotonic_ns();
+    uint64_t read_bytes = pick->input_bytes;
+    TableOptions table;
+    JobContext context;
+    Status status;
+    atomic_fetch_add(&shared->running_compactions, 1);
+    job_context(session, &table, &context);
+    if (pick->trivial_move) {
+        OUT_IF_FAILED(pick_move(pick, &edit));
+    } else {
+        OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
+        OUT_IF_FAILED(merge_run(&context, pick, snapshots, snapshot_count, &edit));
+    }
+    status = view_install(session, &edit, 0);
+    if (status != AIDB_OK) {
+        if (!pick->trivial_move && !db_failed(session->db))
+            discard_outputs(session, &edit);
+        goto out;
+    }
+    if (pick->trivial_move) {
+        slot_count(session->slot, STAT_TRIVIAL_MOVES, 1);
+    } else {
+        uint64_t bytes = edit_bytes(&edit);
+        slot_count(session->slot, STAT_COMPACTIONS, 1);
+        slot_count(session->slot, STAT_COMPACT_READ_BYTES, read_bytes);
+        slot_count(session->slot, STAT_COMPACT_WRITE_BYTES, bytes);
+        server_log(LOG_LEVEL_DEBUG, "compacted level %d to %d: %u+%u tables, %llu bytes to %zu tables, %llu bytes in %llu ms",
+                   pick->level, pick->output_level, pick->counts[0], pick->counts[1], (unsigned long long)read_bytes,
+                   edit.added_count, (unsigned long long)bytes,
+                   (unsigned long long)((port_monotonic_ns() - started) / 1000000u));
+    }
+out:
+    if (status != AIDB_OK) {
+        lock_acquire(&shared->compaction_lock, session->slot);
+        pick_release(pick);
+        lock_release(&shared->compaction_lock, session->slot);
+    }
+    atomic_fetch_sub(&shared->running_compactions, 1);
+    free(snapshots);
+    version_edit_deinit(&edit);
+    throttle_update(session);
+    progress_notify(shared);
+    return status;
+}
+
+typedef struct ManualRange {
+    Slice from;
+    Slice to;
+    uint64_t started_number;
+    uint64_t started_lsn;
+} ManualRange;
+
+/* Picks (automatically, or for a manual range), marks and runs one compaction. */
+static Status compact_once(Session *session, const ManualRange *range, bool *did)
+{
+    DbShared *shared = session->shared;
+    *did = false;
+    RETURN_IF_FAILED(db_check(session->db));
+    Pick pick = {.level = -1};
+    PickOptions options = pick_options(shared);
+    lock_acquire(&shared->compaction_lock, session->slot);
+    epoch_enter(&shared->epochs, session->slot);
+    const Version *version = atomic_load(&shared->view)->version;
+    Status status = range == NULL
+                        ? compaction_pick(version, &options, shared->cursors, &pick)
+                        : compaction_pick_range(version, &options, range->from, range->to, range->started_number,
+                                                range->started_lsn, &pick);
+    if (status == AIDB_OK && pick.level >= 0) {
+        shared->job_sequence = shared->job_sequence % JOB_MAX + 1;
+        pick_claim(&pick, shared->job_sequence);
+        if (range == NULL)
+            pick_advance(&pick, &shared->cursors[pick.level]);
+    }
+    epoch_leave(session->slot);
+    lock_release(&shared->compaction_lock, session->slot);
+    if (status == AIDB_OK && pick.level >= 0) {
+        *did = true;
+        status = run_pick(session, &pick);
+    }
+    pick_deinit(&pick);
+    return status;
+}
+
+Status db_compact(Session *session, Slice from, Slice to)
+{
+    DbShared *shared = session->shared;
+    RETURN_IF_FAILED(db_flush(session));
+    ManualRange range = {.from = from,
+                         .to = to,
+                         .started_number = atomic_load(&shared->versions.next_number),
+                         .started_lsn = db_visible_lsn(session->db)};
+    for (;;) {
+        uint32_t seen = progress_now(shared);
+        bool did;
+        Status status = compact_once(session, &range, &did);
+        if (status == AIDB_BUSY) {
+            RETURN_IF_FAILED(progress_wait(session, seen, 100));
+            continue;
+        }
+        RETURN_IF_FAILED(status);
+        if (!did)
+            return remove_dead_tables(session);
+    }
+}
+
+Status db_compact_wait(Session *session)
+{
+    DbShared *shared = session->shared;
+    for (;;) {
+        RETURN_IF_FAILED(db_check(session->db));
+        uint32_t seen = progress_now(shared);
+        PickOptions options = pick_options(shared);
+        uint64_t pending;
+        epoch_enter(&shared->epochs, session->slot);
+        const ReadView *view = atomic_load(&shared->view);
+        bool due = view->immutable_count > 0 || compaction_score(view->version, &options, &pending) >= 1;
+        epoch_leave(session->slot);
+        if (!due && atomic_load(&shared->running_compactions) == 0)
+            return AIDB_OK;
+        wake_duty(shared, SLOT_COMPACTOR);
+        RETURN_IF_FAILED(progress_wait(session, seen, 100));
+    }
+}
+
+/* ---- steps -------------------------------------------------------------------------------------- */
+
+static Status compactor_step(Session *session, int *wait_ms)
+{
+    bool did;
+    Status status = compact_once(session, NULL, &did);
+    if (status == AIDB_OK && !did)
+        status = remove_dead_tables(session);
+    *wait_ms = status != AIDB_OK ? RETRY_MS : did ? 0 : IDLE_MS;
+    return status == AIDB_CANCELED ? AIDB_OK : status;
+}
+
+static Status flusher_step(Session *session, int *wait_ms)
+{
+    bool did;
+    Status status = flush_immutables(session, &did);
+    *wait_ms = status != AIDB_OK ? RETRY_MS : did ? 0 : IDLE_MS;
+    return status == AIDB_CANCELED ? AIDB_OK : status;
+}
+
+Status db_step(Session *session, int *wait_ms)
+{
+    *wait_ms = IDLE_MS;
+    switch ((SlotKind)atomic_load_explicit(&session->slot->kind, memory_order_relaxed)) {
+    case SLOT_WAL_WRITER:
+        RETURN_IF_FAILED(db_check(session->db));
+        return wal_writer_step(session->db->wal, session->slot, wait_ms);
+    case SLOT_FLUSHER:
+        return flusher_step(session, wait_ms);
+    case SLOT_COMPACTOR:
+        return compactor_step(session, wait_ms);
+    default:
+        return status_set(AIDB_INTERNAL, "this session has no background duty");
+    }
+}

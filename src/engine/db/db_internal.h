@@ -1,0 +1,128 @@
+/* db_internal.h - what the files of engine/db share. */
+#ifndef AIDB_ENGINE_DB_DB_INTERNAL_H
+#define AIDB_ENGINE_DB_DB_INTERNAL_H
+
+#include "engine/db/db.h"
+
+#include <stdatomic.h>
+
+/*
+ * All that a read needs, behind one pointer that is replaced whole (under the view lock), so that a
+ * reader sees memtables and tables that belong together. In the metadata arena; the memtables and
+ * the version that it names live at least as long as an epoch that could have seen it.
+ */
+typedef struct ReadView {
+    Memtable *active;
+    uint32_t immutable_count;
+    Memtable *immutables[MEMTABLES_MAX];  /* newest first */
+    uint64_t sealed_at[MEMTABLES_MAX];    /* everything below is in this one or in older ones */
+    Version *version;
+} ReadView;
+
+/* Why writers are slowed; shown in the status. */
+typedef enum ThrottleReason { THROTTLE_NONE = 0, THROTTLE_MEMTABLES, THROTTLE_LEVEL0, THROTTLE_COMPACTION } ThrottleReason;
+
+/* In the region. */
+typedef struct DbShared {
+    SlotTable slots;
+    EpochDomain epochs;
+
+    _Alignas(PORT_CACHE_LINE) ReadView *_Atomic view; /* guard for replacing: view lock */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint64_t visible; /* every operation below is visible; guard: write lock */
+    _Alignas(PORT_CACHE_LINE) Lock write_lock;
+    _Alignas(PORT_CACHE_LINE) Lock view_lock;
+    Lock flush_lock;
+    Lock compaction_lock;
+    PickCursor cursors[LEVELS]; /* guard: compaction lock */
+    uint32_t job_sequence;      /* guard: compaction lock */
+
+    /* Rises with every flush, compaction and failure; people who wait for one sleep on it. */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint32_t progress;
+    _Atomic uint32_t progress_waiters;
+
+    /* Backpressure: writers share this rate (bytes a second, 0: unlimited). `throttle_next_ns` is when
+     * the bytes admitted so far are paid for. */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint64_t throttle_rate;
+    _Atomic uint64_t throttle_next_ns;
+    _Atomic uint32_t throttle_reason;
+
+    _Atomic uint32_t failed;
+    _Atomic uint32_t running_compactions;
+    _Atomic uint32_t recovered;
+    EngineOptions options; /* live values; written by db_reload only */
+    uint64_t memtable_size;
+    uint64_t cache_size;
+    uint64_t recovered_records;
+    uint64_t recovery_us;
+
+    VersionSet versions;
+    Arena *arena;
+    MemPool *pool;
+    BlockCache *cache;
+    WalShared *wal;
+} DbShared;
+
+struct Db {
+    char *directory;
+    char *wal_directory;
+    char *sst_directory;
+    StoreIdentity identity;
+    WalOptions wal_options;
+    EngineOptions options; /* as set up: sizes of the region */
+    uint32_t slot_count;
+    int *latch_fds;        /* NULL in one process */
+    Region region;
+    DbShared *shared;
+    Wal *wal;
+    Versions *versions;
+};
+
+struct Session {
+    Db *db;
+    DbShared *shared;
+    Slot *slot;
+    FileCache *files;
+    TableReader reader;     /* through the block cache */
+    TableReader job_reader; /* flush and compaction: bypasses it */
+    /* The read section, when inside one. */
+    bool reading;
+    ReadView *view;
+    uint64_t read_lsn;
+    /* Scratch of scans. */
+    Buffer key;
+    Buffer value;
+};
+
+/* ---- db.c ---- */
+Status db_fail(Db *db, Status status);
+Status db_check(const Db *db) MUST_CHECK; /* AIDB_FAILED once the store has failed */
+
+/* ---- view.c ---- */
+/* Makes a new memtable active. Write lock held. AIDB_BUSY: no memory until a flush. */
+Status view_switch_memtable(Session *session) MUST_CHECK;
+/* Makes an edit durable, current and visible. */
+Status view_install(Session *session, const VersionEdit *edit, uint32_t flushed_memtables) MUST_CHECK;
+
+/* ---- background.c ---- */
+void progress_notify(DbShared *shared);
+uint32_t progress_now(const DbShared *shared);
+/* Sleeps until progress is not `seen` any more, at most timeout_ms. AIDB_CANCELED on an interrupt. */
+Status progress_wait(Session *session, uint32_t seen, int timeout_ms) MUST_CHECK;
+void wake_duty(DbShared *shared, SlotKind kind);
+/* Flushes all immutable memtables; *did: whether there were any. */
+Status flush_immutables(Session *session, bool *did) MUST_CHECK;
+/* The engine's picker options out of the live ones. */
+PickOptions pick_options(DbShared *shared);
+
+/* ---- throttle.c ---- */
+void throttle_update(Session *session);
+Status throttle_write(Session *session, uint64_t bytes) MUST_CHECK;
+const char *throttle_reason_name(ThrottleReason reason);
+
+/* ---- snapshot.c ---- */
+/* The LSNs of all registered snapshots, ascending, without duplicates, in *lsns (heap). */
+Status snapshots_collect(DbShared *shared, uint64_t **lsns, size_t *count) MUST_CHECK;
+/* The oldest LSN that somebody may still read at; 0 when it cannot be told right now. */
+uint64_t snapshots_oldest(DbShared *shared);
+
+#endif

@@ -1,0 +1,140 @@
+/*
+ * read.c - the way of a point read: active memtable, immutables, level 0 newest first, then one
+ * table of each level.
+ *
+ * For one key every source holds newer versions than the sources behind it. So the first version
+ * found decides, unless a range tombstone met on the way (in this or a newer source) is newer; and
+ * when a tombstone covers the key and this source has no newer version, nothing behind can.
+ *
+ * A read section is inside an epoch; it touches no shared counter and takes no lock.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#include <string.h>
+
+Status db_read_begin(Session *session, uint64_t snapshot, uint64_t *at)
+{
+    *at = 0;
+    DbShared *shared = session->shared;
+    RETURN_IF_FAILED(db_check(session->db));
+    epoch_enter(&shared->epochs, session->slot);
+    ReadView *view = atomic_load(&shared->view);
+    uint64_t visible;
+    for (;;) {
+        visible = atomic_load(&shared->visible);
+        ReadView *again = atomic_load(&shared->view);
+        if (again == view)
+            break;
+        view = again; /* the LSN may belong to a memtable that the first view does not have */
+    }
+    if (view == NULL) {
+        epoch_leave(session->slot);
+        return status_set(AIDB_BUSY, "the store is recovering");
+    }
+    session->view = view;
+    session->read_lsn = snapshot != DB_NOW ? snapshot : visible > 0 ? visible - 1 : 0;
+    session->reading = true;
+    *at = session->read_lsn;
+    return AIDB_OK;
+}
+
+void db_read_end(Session *session)
+{
+    session->reading = false;
+    session->view = NULL;
+    epoch_leave(session->slot);
+    table_reader_release(&session->reader);
+}
+
+/* What looking into one source came to. */
+typedef struct Probe {
+    Slice key;
+    uint64_t hash;
+    uint64_t visible;
+    uint64_t cover; /* newest range tombstone met that covers the key */
+    Entry *entry;
+    bool found;
+    bool done;
+} Probe;
+
+static void probe_decide(Probe *probe)
+{
+    if (probe->found) {
+        probe->found = probe->entry->type == OP_PUT && probe->entry->lsn > probe->cover;
+        probe->done = true;
+    } else if (probe->cover > 0) {
+        probe->done = true;
+    }
+}
+
+static void probe_memtable(const Memtable *memtable, Probe *probe)
+{
+    if (memtable_has_ranges(memtable)) {
+        uint64_t cover = memtable_cover(memtable, probe->key, probe->visible);
+        if (cover > probe->cover)
+            probe->cover = cover;
+    }
+    probe->found = memtable_get(memtable, probe->key, probe->visible, probe->entry);
+    probe_decide(probe);
+}
+
+static Status probe_table(Session *session, const FileMeta *file, Probe *probe)
+{
+    if (file->info.lsn_min > probe->visible)
+        return AIDB_OK;
+    if (file->info.range_size > 0) {
+        uint64_t cover;
+        RETURN_IF_FAILED(table_cover(&session->reader, &file->info, probe->key, probe->visible, &cover));
+        if (cover > probe->cover)
+            probe->cover = cover;
+    }
+    if (file->info.entries > 0)
+        RETURN_IF_FAILED(table_get(&session->reader, &file->info, probe->key, probe->hash, probe->visible, probe->entry,
+                                   &probe->found));
+    probe_decide(probe);
+    return AIDB_OK;
+}
+
+Status db_read_get(Session *session, Slice key, Entry *entry)
+{
+    const ReadView *view = session->view;
+    Probe probe = {.key = key, .visible = session->read_lsn, .entry = entry};
+    slot_count(session->slot, STAT_GETS, 1);
+    probe_memtable(view->active, &probe);
+    for (uint32_t i = 0; !probe.done && i < view->immutable_count; i++)
+        probe_memtable(view->immutables[i], &probe);
+    if (!probe.done) {
+        const Version *version = view->version;
+        probe.hash = table_key_hash(key);
+        for (uint32_t i = 0; !probe.done && i < version->levels[0].count; i++) {
+            const FileMeta *file = version->levels[0].files[i];
+            if (file_overlaps(file, key, key))
+                RETURN_IF_FAILED(probe_table(session, file, &probe));
+        }
+        for (int level = 1; !probe.done && level < LEVELS; level++) {
+            if (version->levels[level].count == 0)
+                continue;
+            uint32_t index = version_find_file(version, level, key);
+            if (index < version->levels[level].count && file_overlaps(version->levels[level].files[index], key, key))
+                RETURN_IF_FAILED(probe_table(session, version->levels[level].files[index], &probe));
+        }
+    }
+    if (!probe.found) {
+        memset(entry, 0, sizeof *entry);
+        return AIDB_NOT_FOUND;
+    }
+    slot_count(session->slot, STAT_GET_HITS, 1);
+    return AIDB_OK;
+}
+
+Status db_read_multi_get(Session *session, size_t count, const Slice *keys, Entry *entries)
+{
+    for (size_t i = 0; i < count; i++) {
+        Status status = db_read_get(session, keys[i], &entries[i]);
+        if (status != AIDB_OK && status != AIDB_NOT_FOUND)
+            return status;
+    }
+    return AIDB_OK;
+}

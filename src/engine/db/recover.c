@@ -1,0 +1,144 @@
+/*
+ * recover.c - from files to a running store, and the clean way back.
+ *
+ * Order: manifest (tables, where the log is needed from); a new incarnation, durable before it is
+ * used; the log's end, with everything from the horizon on copied to new files; the new log's start,
+ * durable; then the log's operations back into memtables, which are flushed as they fill. Each step
+ * may be interrupted by a crash and all of it run again: nothing that an earlier run relied on is
+ * changed before what replaces it is durable.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#include "common/log.h"
+
+#include <string.h>
+
+/* Makes an edit durable before there is a view. */
+static Status apply(Session *session, const VersionEdit *edit, Version **version)
+{
+    Db *db = session->db;
+    VersionSet *set = &session->shared->versions;
+    Version *previous;
+    lock_acquire(&set->manifest_lock, session->slot);
+    Status status = version_apply(db->versions, session->slot, edit, wal_durable(db->wal), version, &previous);
+    if (status == AIDB_OK && previous != NULL)
+        version_release(db->versions, session->slot, previous);
+    lock_release(&set->manifest_lock, session->slot);
+    return status;
+}
+
+static Status first_view(Session *session, Version *version)
+{
+    DbShared *shared = session->shared;
+    ReadView *view = arena_alloc(shared->arena, session->slot, sizeof *view);
+    if (view == NULL)
+        return status_set(AIDB_NO_MEMORY, "the metadata part of the region is used up");
+    memset(view, 0, sizeof *view);
+    view->version = version;
+    Status status = memtable_create(shared->pool, session->slot, &view->active);
+    if (status != AIDB_OK) {
+        arena_free(shared->arena, session->slot, view);
+        return status;
+    }
+    atomic_store(&shared->view, view);
+    return AIDB_OK;
+}
+
+/* Puts one record's operations into the active memtable, flushing when it is full. */
+static Status replay_record(Session *session, const WalRecord *record)
+{
+    DbShared *shared = session->shared;
+    uint32_t op_count, range_count;
+    Status status = batch_check(record->payload, &op_count, &range_count);
+    if (status != AIDB_OK)
+        return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch", (unsigned long long)record->lsn);
+    ReadView *view = atomic_load(&shared->view);
+    uint64_t need = memtable_need(view->active, op_count, range_count, record->payload.size);
+    if (memtable_entries(view->active) > 0 && memtable_bytes(view->active) + need > shared->memtable_size) {
+        bool did;
+        RETURN_IF_FAILED(view_switch_memtable(session));
+        RETURN_IF_FAILED(flush_immutables(session, &did));
+        view = atomic_load(&shared->view);
+    }
+    RETURN_IF_FAILED(memtable_secure(view->active, session->slot, op_count, range_count, record->payload.size));
+    uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
+    size_t cursor = 0;
+    BatchOp op;
+    bool damaged = false;
+    while (batch_next(record->payload, &cursor, &op, &damaged)) {
+        if (op.type == OP_DELETE_RANGE)
+            memtable_add_range(view->active, op.key, op.value, payload_lsn + op.offset);
+        else
+            memtable_add(view->active, (OpType)op.type, op.key, op.value, payload_lsn + op.offset);
+    }
+    atomic_store(&shared->visible, record->end);
+    shared->recovered_records++;
+    return AIDB_OK;
+}
+
+static Status replay(Session *session, uint64_t end)
+{
+    Db *db = session->db;
+    VersionSet *set = &session->shared->versions;
+    WalReader *reader;
+    RETURN_IF_FAILED(wal_reader_create(&db->wal_options, set->starts, set->start_count, atomic_load(&set->flushed_lsn),
+                                       end, &reader));
+    Status status;
+    WalRecord record;
+    while ((status = wal_reader_next(reader, &record)) == AIDB_OK) {
+        status = replay_record(session, &record);
+        if (status != AIDB_OK)
+            break;
+    }
+    wal_reader_destroy(reader);
+    return status == AIDB_NOT_FOUND ? AIDB_OK : status;
+}
+
+Status db_recover(Db *db, Session *session)
+{
+    DbShared *shared = session->shared;
+    VersionSet *set = &shared->versions;
+    uint64_t started = port_monotonic_ns();
+    RETURN_IF_FAILED(versions_recover(db->versions, session->slot));
+
+    WalRecovery recovery = {.starts = set->starts,
+                            .start_count = set->start_count,
+                            .from = atomic_load(&set->flushed_lsn),
+                            .horizon = set->horizon,
+                            .incarnation = set->incarnation + 1};
+    if (!port_random(&recovery.nonce, sizeof recovery.nonce))
+        return status_set(AIDB_IO, "could not get random bytes from the operating system");
+    Version *version;
+    VersionEdit take = {.new_incarnation = true, .incarnation = recovery.incarnation, .nonce = recovery.nonce};
+    RETURN_IF_FAILED(apply(session, &take, &version));
+    RETURN_IF_FAILED(wal_recover(db->wal, session->slot, &recovery));
+    VersionEdit begin = {.new_start = true, .start = recovery.next};
+    RETURN_IF_FAILED(apply(session, &begin, &version));
+
+    RETURN_IF_FAILED(first_view(session, version));
+    atomic_store(&shared->visible, atomic_load(&set->flushed_lsn));
+    RETURN_IF_FAILED(replay(session, recovery.end));
+    atomic_store(&shared->visible, recovery.next.first_lsn);
+    wal_release(db->wal, session->slot, atomic_load(&set->flushed_lsn));
+    throttle_update(session);
+    shared->recovery_us = (port_monotonic_ns() - started) / 1000u;
+    atomic_store(&shared->recovered, 1);
+    server_log(LOG_LEVEL_INFO, "recovered %llu log records up to LSN %llu in %llu ms (%s stop); the log goes on at LSN %llu",
+               (unsigned long long)shared->recovered_records, (unsigned long long)recovery.end,
+               (unsigned long long)(shared->recovery_us / 1000u), recovery.clean ? "clean" : "unclean",
+               (unsigned long long)recovery.next.first_lsn);
+    return AIDB_OK;
+}
+
+Status db_stop(Db *db, Session *session, bool flush)
+{
+    RETURN_IF_FAILED(db_check(db));
+    if (flush)
+        RETURN_IF_FAILED(db_flush(session));
+    RETURN_IF_FAILED(wal_stop(db->wal, session->slot));
+    Version *version;
+    VersionEdit edit = {.clean_stop = true};
+    return apply(session, &edit, &version);
+}

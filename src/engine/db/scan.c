@@ -1,0 +1,443 @@
+/*
+ * scan.c - reading a range: one chunk of rows inside one epoch.
+ *
+ * Sources (memtables, tables of level 0, one concatenation for each deeper level) are merged in
+ * internal order; of each key the newest version at or below the read LSN counts, unless it is a
+ * tombstone or a range tombstone that is newer covers it. Nothing outlives the chunk: the caller
+ * remembers its last key and comes again.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#include <stdlib.h>
+
+/* ---- a level as one iterator -------------------------------------------------------------------- */
+
+typedef struct LevelIter {
+    Iter base;
+    TableReader *reader;
+    FileMeta **files;
+    uint32_t count;
+    uint32_t index;  /* of the open table */
+    Iter *table;     /* NULL: none open */
+    bool readahead;
+} LevelIter;
+
+static void level_take(LevelIter *iter)
+{
+    iter->base.valid = iter->table != NULL && iter->table->valid;
+    if (iter->base.valid)
+        iter->base.entry = iter->table->entry;
+}
+
+static Status level_open(LevelIter *iter, uint32_t index)
+{
+    if (iter->table != NULL && iter->index == index)
+        return AIDB_OK;
+    iter_destroy(iter->table);
+    iter->table = NULL;
+    iter->index = index;
+    return table_iter_create(iter->reader, &iter->files[index]->info, iter->readahead, &iter->table);
+}
+
+/* Moves to the first entry of the tables after the open one until there is an entry. */
+static Status level_forward(LevelIter *iter)
+{
+    while (!iter->table->valid && iter->index + 1 < iter->count) {
+        RETURN_IF_FAILED(level_open(iter, iter->index + 1));
+        RETURN_IF_FAILED(iter->table->ops->seek_first(iter->table));
+    }
+    level_take(iter);
+    return AIDB_OK;
+}
+
+static Status level_backward(LevelIter *iter)
+{
+    while (!iter->table->valid && iter->index > 0) {
+        RETURN_IF_FAILED(level_open(iter, iter->index - 1));
+        RETURN_IF_FAILED(iter->table->ops->seek_last(iter->table));
+    }
+    level_take(iter);
+    return AIDB_OK;
+}
+
+static Status level_seek_first(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    RETURN_IF_FAILED(level_open(iter, 0));
+    RETURN_IF_FAILED(iter->table->ops->seek_first(iter->table));
+    return level_forward(iter);
+}
+
+static Status level_seek_last(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    RETURN_IF_FAILED(level_open(iter, iter->count - 1));
+    RETURN_IF_FAILED(iter->table->ops->seek_last(iter->table));
+    return level_backward(iter);
+}
+
+/* The first table whose last key may be at or after key. */
+static uint32_t level_find(const LevelIter *iter, Slice key)
+{
+    uint32_t low = 0, high = iter->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const FileMeta *file = iter->files[middle];
+        if (!file->unbounded && slice_compare(file->largest, key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static Status level_seek(Iter *base, Slice key, uint64_t lsn)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    uint32_t index = level_find(iter, key);
+    if (index == iter->count)
+        return AIDB_OK;
+    RETURN_IF_FAILED(level_open(iter, index));
+    RETURN_IF_FAILED(iter->table->ops->seek(iter->table, key, lsn));
+    return level_forward(iter);
+}
+
+static Status level_seek_before(Iter *base, Slice key, uint64_t lsn)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    uint32_t index = level_find(iter, key);
+    if (index == iter->count)
+        return level_seek_last(base);
+    RETURN_IF_FAILED(level_open(iter, index));
+    RETURN_IF_FAILED(iter->table->ops->seek_before(iter->table, key, lsn));
+    return level_backward(iter);
+}
+
+static Status level_next(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    RETURN_IF_FAILED(iter->table->ops->next(iter->table));
+    return level_forward(iter);
+}
+
+static Status level_prev(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    RETURN_IF_FAILED(iter->table->ops->prev(iter->table));
+    return level_backward(iter);
+}
+
+static void level_destroy(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    iter_destroy(iter->table);
+    free(iter);
+}
+
+static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t count, bool readahead, Iter **out)
+{
+    static const IterOps ops = {
+        .seek_first = level_seek_first, .seek_last = level_seek_last, .seek = level_seek,
+        .seek_before = level_seek_before, .next = level_next, .prev = level_prev, .destroy = level_destroy,
+    };
+    *out = NULL;
+    LevelIter *iter = calloc(1, sizeof *iter);
+    if (iter == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    iter->base.ops = &ops;
+    iter->reader = reader;
+    iter->files = files;
+    iter->count = count;
+    iter->readahead = readahead;
+    *out = &iter->base;
+    return AIDB_OK;
+}
+
+/* ---- sources ----------------------------------------------------------------------------------- */
+
+typedef struct Sources {
+    Iter **iters;
+    size_t count, capacity;
+    RangeFragments *ranges; /* one for each source that has range tombstones */
+    size_t range_count, range_capacity;
+    Iter *merged;
+} Sources;
+
+static Status sources_add(Sources *sources, Iter *iter)
+{
+    if (sources->count == sources->capacity) {
+        size_t capacity = sources->capacity == 0 ? 16 : sources->capacity * 2;
+        Iter **iters = realloc(sources->iters, capacity * sizeof(Iter *));
+        if (iters == NULL) {
+            iter_destroy(iter);
+            return status_set(AIDB_NO_MEMORY, "out of memory");
+        }
+        sources->iters = iters;
+        sources->capacity = capacity;
+    }
+    sources->iters[sources->count++] = iter;
+    return AIDB_OK;
+}
+
+static Status sources_add_range(Sources *sources, RangeFragments **place)
+{
+    if (sources->range_count == sources->range_capacity) {
+        size_t capacity = sources->range_capacity == 0 ? 8 : sources->range_capacity * 2;
+        RangeFragments *ranges = realloc(sources->ranges, capacity * sizeof *ranges);
+        if (ranges == NULL)
+            return status_set(AIDB_NO_MEMORY, "out of memory");
+        sources->ranges = ranges;
+        sources->range_capacity = capacity;
+    }
+    *place = &sources->ranges[sources->range_count++];
+    **place = (RangeFragments){0};
+    return AIDB_OK;
+}
+
+static Status add_memtable(Sources *sources, const Memtable *memtable)
+{
+    if (memtable_has_ranges(memtable)) {
+        RangeFragments *fragments;
+        RETURN_IF_FAILED(sources_add_range(sources, &fragments));
+        RETURN_IF_FAILED(memtable_fragments(memtable, fragments));
+    }
+    Iter *iter;
+    RETURN_IF_FAILED(memtable_iter_create(memtable, &iter));
+    return sources_add(sources, iter);
+}
+
+static Status add_table_ranges(Session *session, Sources *sources, const FileMeta *file)
+{
+    if (file->info.range_size == 0)
+        return AIDB_OK;
+    RangeFragments *fragments;
+    RETURN_IF_FAILED(sources_add_range(sources, &fragments));
+    return table_fragments(&session->reader, &file->info, fragments);
+}
+
+/* Whether a table can hold something of [from, to); `to` empty is no bound. */
+static bool in_range(const FileMeta *file, const DbScan *scan)
+{
+    if (scan->from.size > 0 && !file->unbounded && slice_compare(file->largest, scan->from) < 0)
+        return false;
+    return scan->to.size == 0 || slice_compare(file->smallest, scan->to) < 0;
+}
+
+static Status sources_open(Session *session, const DbScan *scan, Sources *sources)
+{
+    const ReadView *view = session->view;
+    RETURN_IF_FAILED(add_memtable(sources, view->active));
+    for (uint32_t i = 0; i < view->immutable_count; i++)
+        RETURN_IF_FAILED(add_memtable(sources, view->immutables[i]));
+    const Version *version = view->version;
+    for (uint32_t i = 0; i < version->levels[0].count; i++) {
+        const FileMeta *file = version->levels[0].files[i];
+        if (!in_range(file, scan))
+            continue;
+        RETURN_IF_FAILED(add_table_ranges(session, sources, file));
+        Iter *iter;
+        RETURN_IF_FAILED(table_iter_create(&session->reader, &file->info, false, &iter));
+        RETURN_IF_FAILED(sources_add(sources, iter));
+    }
+    for (int level = 1; level < LEVELS; level++) {
+        FileMeta **files = version->levels[level].files;
+        uint32_t first = 0, last = version->levels[level].count;
+        if (scan->from.size > 0 && last > 0)
+            first = version_find_file(version, level, scan->from);
+        uint32_t end = first;
+        while (end < last && in_range(files[end], scan)) {
+            RETURN_IF_FAILED(add_table_ranges(session, sources, files[end]));
+            end++;
+        }
+        if (end == first)
+            continue;
+        Iter *iter;
+        RETURN_IF_FAILED(level_iter_create(&session->reader, files + first, end - first, false, &iter));
+        RETURN_IF_FAILED(sources_add(sources, iter));
+    }
+    size_t count = sources->count;
+    sources->count = 0; /* the merging iterator owns them from here */
+    return merge_iter_create(sources->iters, count, &sources->merged);
+}
+
+static void sources_close(Sources *sources)
+{
+    iter_destroy(sources->merged);
+    for (size_t i = 0; i < sources->count; i++)
+        iter_destroy(sources->iters[i]);
+    for (size_t i = 0; i < sources->range_count; i++)
+        range_fragments_deinit(&sources->ranges[i]);
+    free(sources->iters);
+    free(sources->ranges);
+}
+
+static uint64_t sources_cover(const Sources *sources, Slice key, uint64_t visible)
+{
+    uint64_t cover = 0;
+    for (size_t i = 0; i < sources->range_count; i++) {
+        uint64_t lsn = range_fragments_cover(sources->ranges[i].items, sources->ranges[i].count, key, visible);
+        if (lsn > cover)
+            cover = lsn;
+    }
+    return cover;
+}
+
+/* ---- walking ------------------------------------------------------------------------------------ */
+
+static bool is_live(const Sources *sources, const Entry *entry, uint64_t visible)
+{
+    return entry->type == OP_PUT &&
+           (sources->range_count == 0 || sources_cover(sources, entry->key, visible) < entry->lsn);
+}
+
+static Status buffer_set(Buffer *buffer, Slice bytes)
+{
+    buffer_clear(buffer);
+    return buffer_append(buffer, bytes.data, bytes.size);
+}
+
+typedef struct Walk {
+    const DbScan *scan;
+    bool (*row)(void *arg, const Entry *entry);
+    void *arg;
+    uint64_t visible;
+    uint64_t rows;
+    bool ended;
+} Walk;
+
+static bool emit(Walk *walk, const Entry *entry)
+{
+    walk->rows++;
+    if (!walk->scan->keys_only)
+        return walk->row(walk->arg, entry);
+    Entry bare = *entry;
+    bare.value = slice_make(NULL, 0);
+    return walk->row(walk->arg, &bare);
+}
+
+/* Versions of a key come newest first: the first visible one decides. */
+static Status walk_forward(Session *session, Sources *sources, Walk *walk)
+{
+    Iter *iter = sources->merged;
+    const DbScan *scan = walk->scan;
+    if (scan->from.size > 0)
+        RETURN_IF_FAILED(iter->ops->seek(iter, scan->from, LSN_MAX));
+    else
+        RETURN_IF_FAILED(iter->ops->seek_first(iter));
+    bool decided = false; /* session->key holds a key whose newest visible version was met */
+    while (iter->valid) {
+        const Entry *entry = &iter->entry;
+        if (scan->to.size > 0 && slice_compare(entry->key, scan->to) >= 0)
+            break;
+        if (entry->lsn <= walk->visible && !(decided && slice_equal(entry->key, buffer_slice(&session->key)))) {
+            decided = true;
+            RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
+            if (is_live(sources, entry, walk->visible) && !emit(walk, entry))
+                return AIDB_OK;
+        }
+        RETURN_IF_FAILED(iter->ops->next(iter));
+    }
+    walk->ended = true;
+    return AIDB_OK;
+}
+
+/* Versions of a key come oldest first: the last visible one counts, known when the key changes. */
+static Status walk_backward(Session *session, Sources *sources, Walk *walk)
+{
+    Iter *iter = sources->merged;
+    const DbScan *scan = walk->scan;
+    if (scan->to.size > 0)
+        RETURN_IF_FAILED(iter->ops->seek_before(iter, scan->to, LSN_MAX));
+    else
+        RETURN_IF_FAILED(iter->ops->seek_last(iter));
+    bool pending = false; /* session->key and value hold the newest visible version met of a key */
+    Entry best = {0};
+    for (;;) {
+        bool more = iter->valid && (scan->from.size == 0 || slice_compare(iter->entry.key, scan->from) >= 0);
+        if (pending && (!more || !slice_equal(iter->entry.key, buffer_slice(&session->key)))) {
+            pending = false;
+            best.key = buffer_slice(&session->key);
+            best.value = buffer_slice(&session->value);
+            if (is_live(sources, &best, walk->visible) && !emit(walk, &best))
+                return AIDB_OK;
+        }
+        if (!more)
+            break;
+        const Entry *entry = &iter->entry;
+        if (entry->lsn <= walk->visible) {
+            best = *entry;
+            RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
+            RETURN_IF_FAILED(buffer_set(&session->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
+            pending = true;
+        }
+        RETURN_IF_FAILED(iter->ops->prev(iter));
+    }
+    walk->ended = true;
+    return AIDB_OK;
+}
+
+Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan, bool (*row)(void *arg, const Entry *entry),
+               void *arg, bool *ended, uint64_t *at)
+{
+    *ended = false;
+    Sources sources = {0};
+    Walk walk = {.scan = scan, .row = row, .arg = arg};
+    RETURN_IF_FAILED(db_read_begin(session, snapshot, at));
+    if (scan->to.size > 0 && slice_compare(scan->from, scan->to) >= 0) {
+        *ended = true;
+        db_read_end(session);
+        return AIDB_OK;
+    }
+    Status status;
+    walk.visible = session->read_lsn;
+    OUT_IF_FAILED(sources_open(session, scan, &sources));
+    OUT_IF_FAILED(scan->reverse ? walk_backward(session, &sources, &walk) : walk_forward(session, &sources, &walk));
+    *ended = walk.ended;
+out:
+    sources_close(&sources);
+    db_read_end(session);
+    slot_count(session->slot, STAT_SCANS, 1);
+    slot_count(session->slot, STAT_SCAN_ROWS, walk.rows);
+    return status;
+}
+
+Status db_approximate_size(Session *session, Slice from, Slice to, uint64_t *bytes)
+{
+    *bytes = 0;
+    uint64_t at;
+    RETURN_IF_FAILED(db_read_begin(session, DB_NOW, &at));
+    Status status = AIDB_OK;
+    const ReadView *view = session->view;
+    const DbScan scan = {.from = from, .to = to};
+    for (int level = 0; level < LEVELS; level++) {
+        for (uint32_t i = 0; i < view->version->levels[level].count; i++) {
+            const FileMeta *file = view->version->levels[level].files[i];
+            if (!in_range(file, &scan))
+                continue;
+            uint64_t first = 0, last = file->info.data_size;
+            if (from.size > 0)
+                OUT_IF_FAILED(table_offset_of(&session->reader, &file->info, from, &first));
+            if (to.size > 0)
+                OUT_IF_FAILED(table_offset_of(&session->reader, &file->info, to, &last));
+            if (last > first)
+                *bytes += last - first;
+        }
+    }
+    /* Memtables are not measured by range: all or nothing would mislead, so only the whole counts. */
+    if (from.size == 0 && to.size == 0) {
+        *bytes += memtable_bytes(view->active);
+        for (uint32_t i = 0; i < view->immutable_count; i++)
+            *bytes += memtable_bytes(view->immutables[i]);
+    }
+out:
+    db_read_end(session);
+    return status;
+}

@@ -1,0 +1,110 @@
+/*
+ * throttle.c - backpressure: writers are slowed gradually when flushes or compactions fall behind.
+ *
+ * Pressure is the worst of three: how full the memtables' memory is, how many tables level 0 has, how
+ * many bytes wait for compaction. From it follows a rate that all writers share; a writer whose bytes
+ * are not paid for yet sleeps before it takes any lock. The rate never falls to zero: what stops a
+ * writer in the end is memory that is really used up, and then only until the next flush.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#define RATE_MAX ((double)(256u << 20)) /* bytes a second where slowing begins */
+#define RATE_MIN ((double)(512u << 10))
+#define CREDIT_NS 1000000u              /* debts below this are not worth a sleep */
+#define SLEEP_MAX_MS 50
+#define PENDING_SLOW ((double)(16ull << 30))
+#define PENDING_LIMIT ((double)(64ull << 30))
+
+const char *throttle_reason_name(ThrottleReason reason)
+{
+    switch (reason) {
+    case THROTTLE_MEMTABLES:
+        return "memtables wait to be flushed";
+    case THROTTLE_LEVEL0:
+        return "level 0 waits to be compacted";
+    case THROTTLE_COMPACTION:
+        return "bytes wait to be compacted";
+    default:
+        return "none";
+    }
+}
+
+/* 0 below `slow`, 1 at `limit`. */
+static double ramp(double value, double slow, double limit)
+{
+    if (value <= slow)
+        return 0;
+    return value >= limit ? 1 : (value - slow) / (limit - slow);
+}
+
+void throttle_update(Session *session)
+{
+    DbShared *shared = session->shared;
+    uint64_t used, capacity;
+    mempool_usage(shared->pool, &used, &capacity);
+    PickOptions options = pick_options(shared);
+    uint64_t pending = 0;
+    epoch_enter(&shared->epochs, session->slot);
+    ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
+    double level0 = 0;
+    double sealed = 0;
+    if (view != NULL) {
+        level0 = view->version->levels[0].count;
+        for (uint32_t i = 0; i < view->immutable_count; i++)
+            sealed += (double)memtable_bytes(view->immutables[i]);
+        compaction_score(view->version, &options, &pending);
+    }
+    epoch_leave(session->slot);
+
+    ThrottleReason reason = THROTTLE_NONE;
+    double room = (double)capacity - (double)shared->memtable_size;
+    double pressure = room > 0 ? ramp(sealed / room, 0.5, 1.0) : 0;
+    if (pressure > 0)
+        reason = THROTTLE_MEMTABLES;
+    double p = ramp(level0, 3.0 * options.level0_files, 5.0 * options.level0_files);
+    if (p > pressure) {
+        pressure = p;
+        reason = THROTTLE_LEVEL0;
+    }
+    p = ramp((double)pending, PENDING_SLOW, PENDING_LIMIT);
+    if (p > pressure) {
+        pressure = p;
+        reason = THROTTLE_COMPACTION;
+    }
+    double left = (1 - pressure) * (1 - pressure) * (1 - pressure);
+    double rate = RATE_MAX * left;
+    if (rate < RATE_MIN)
+        rate = RATE_MIN;
+    atomic_store(&shared->throttle_reason, reason);
+    atomic_store(&shared->throttle_rate, pressure > 0 ? (uint64_t)rate : 0);
+}
+
+Status throttle_write(Session *session, uint64_t bytes)
+{
+    DbShared *shared = session->shared;
+    uint64_t rate = atomic_load_explicit(&shared->throttle_rate, memory_order_relaxed);
+    if (rate == 0)
+        return AIDB_OK;
+    uint64_t now = port_monotonic_ns();
+    uint64_t cost = bytes * 1000000000u / rate;
+    uint64_t next = atomic_load(&shared->throttle_next_ns);
+    uint64_t start;
+    do {
+        start = next > now ? next : now;
+    } while (!atomic_compare_exchange_weak(&shared->throttle_next_ns, &next, start + cost));
+    if (start <= now + CREDIT_NS)
+        return AIDB_OK;
+    slot_count(session->slot, STAT_STALLS, 1);
+    Status status = AIDB_OK;
+    while (status == AIDB_OK && now < start && atomic_load(&shared->throttle_rate) != 0) {
+        uint64_t left_ms = (start - now) / 1000000u;
+        uint32_t seen = progress_now(shared);
+        status = progress_wait(session, seen, left_ms < 1 ? 1 : left_ms > SLEEP_MAX_MS ? SLEEP_MAX_MS : (int)left_ms);
+        uint64_t later = port_monotonic_ns();
+        slot_count(session->slot, STAT_STALL_US, (later - now) / 1000u);
+        now = later;
+    }
+    return status;
+}

@@ -1,0 +1,219 @@
+/*
+ * write.c - the way of a write.
+ *
+ * Everything that can run out is secured before the log record is made: log room, memtable room,
+ * limits. From wal_append to the new visible LSN there is no system call, allocation, lock or log
+ * line; a process that dies in between leaves the write lock held, and the supervisor resets the
+ * region: the record is in the ring, so recovery finds it - its writer had no acknowledgement yet,
+ * and either outcome is right.
+ *
+ * One writer at a time, under the write lock; it is also the gate for the memtable switch and for
+ * batches with expectations. Durability is waited for outside.
+ *
+ * Expectations are read before the lock is taken, at LSN r; under it only memtable entries newer
+ * than r are looked at. If a memtable was flushed since, they are read again.
+ */
+#include "config.h"
+
+#include "engine/db/db_internal.h"
+
+#define ROOM_WAIT_MS 100
+
+/* Whether the key changed after `since`: looks at memtables only. Write lock held. */
+static bool changed_since(const ReadView *view, Slice key, uint64_t since)
+{
+    for (uint32_t i = 0; i <= view->immutable_count; i++) {
+        const Memtable *memtable = i == 0 ? view->active : view->immutables[i - 1];
+        if (memtable_last_lsn(memtable) <= since)
+            break;
+        Entry entry;
+        if (memtable_get(memtable, key, LSN_MAX, &entry) && entry.lsn > since)
+            return true;
+        if (memtable_has_ranges(memtable) && memtable_cover(memtable, key, LSN_MAX) > since)
+            return true;
+    }
+    return false;
+}
+
+/* Reads what the expectations are about. *at: the LSN; *flushed: the tables that were looked at. */
+static Status read_expectations(Session *session, const DbWrite *write, uint64_t *at, uint64_t *flushed, DbCommit *commit)
+{
+    /* Before the read point: all that comes after it is then in memtables as long as this stands. */
+    *flushed = atomic_load(&session->shared->versions.flushed_lsn);
+    RETURN_IF_FAILED(db_read_begin(session, DB_NOW, at));
+    Status status = AIDB_OK;
+    size_t cursor = 0, index = 0;
+    Expectation expectation;
+    bool damaged = false;
+    while (expectation_next(write->expectations, &cursor, &expectation, &damaged)) {
+        Entry entry;
+        status = db_read_get(session, expectation.key, &entry);
+        uint64_t version = status == AIDB_OK ? entry.lsn : 0;
+        if (status != AIDB_OK && status != AIDB_NOT_FOUND)
+            break;
+        bool met = expectation.kind == AIDB_EXPECT_ABSENT    ? version == 0
+                   : expectation.kind == AIDB_EXPECT_PRESENT ? version != 0
+                                                             : version == expectation.version;
+        status = AIDB_OK;
+        if (!met) {
+            commit->failed_expectation = index;
+            commit->present_version = version;
+            status = version != 0
+                         ? status_set(AIDB_EXPECTATION, "the key is at version %llu", (unsigned long long)version)
+                         : status_set(AIDB_EXPECTATION, "the key does not exist");
+            break;
+        }
+        index++;
+    }
+    db_read_end(session);
+    if (status == AIDB_OK && damaged)
+        status = status_set(AIDB_INVALID, "malformed expectations");
+    return status;
+}
+
+/* Under the write lock: whether every expectation that held at `at` still does. */
+static bool expectations_hold(Session *session, const DbWrite *write, uint64_t at, uint64_t flushed)
+{
+    DbShared *shared = session->shared;
+    if (atomic_load(&shared->versions.flushed_lsn) != flushed)
+        return false;
+    if (db_visible_lsn(session->db) == at)
+        return true;
+    /* The memtables cannot go while flushed_lsn may move: an epoch keeps them. */
+    epoch_enter(&shared->epochs, session->slot);
+    ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
+    bool hold = true;
+    size_t cursor = 0;
+    Expectation expectation;
+    bool damaged = false;
+    while (hold && expectation_next(write->expectations, &cursor, &expectation, &damaged))
+        hold = !changed_since(view, expectation.key, at);
+    hold = hold && atomic_load(&shared->versions.flushed_lsn) == flushed;
+    epoch_leave(session->slot);
+    return hold;
+}
+
+/* Room in the active memtable, switching it when it is full. Write lock held. AIDB_BUSY: after a flush. */
+static Status secure_memtable(Session *session, const DbWrite *write)
+{
+    DbShared *shared = session->shared;
+    ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
+    uint64_t need = memtable_need(view->active, write->op_count, write->range_count, write->ops.size);
+    uint64_t used = memtable_bytes(view->active);
+    if (memtable_entries(view->active) > 0 && used + need > shared->memtable_size) {
+        RETURN_IF_FAILED(view_switch_memtable(session));
+        view = atomic_load_explicit(&shared->view, memory_order_acquire);
+    }
+    return memtable_secure(view->active, session->slot, write->op_count, write->range_count, write->ops.size);
+}
+
+/* Adds the operations to the active memtable. Cannot fail. */
+static void insert(Session *session, const DbWrite *write, uint64_t payload_lsn, uint64_t *last)
+{
+    Memtable *active = atomic_load_explicit(&session->shared->view, memory_order_relaxed)->active;
+    size_t cursor = 0;
+    BatchOp op;
+    bool damaged = false;
+    while (batch_next(write->ops, &cursor, &op, &damaged)) {
+        *last = payload_lsn + op.offset;
+        if (op.type == OP_DELETE_RANGE)
+            memtable_add_range(active, op.key, op.value, *last);
+        else
+            memtable_add(active, (OpType)op.type, op.key, op.value, *last);
+    }
+}
+
+/* One attempt under the write lock. AIDB_BUSY: wait as *wait tells and try again. */
+typedef enum WaitFor { WAIT_NOTHING, WAIT_LOG, WAIT_MEMTABLE } WaitFor;
+
+static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uint64_t at, uint64_t flushed,
+                      DbCommit *commit, WaitFor *wait)
+{
+    Db *db = session->db;
+    DbShared *shared = session->shared;
+    *wait = WAIT_NOTHING;
+    if (write->expectation_count > 0 && !expectations_hold(session, write, at, flushed))
+        return AIDB_BUSY;
+    if (write->op_count == 0) {
+        commit->lsn = db_visible_lsn(db);
+        commit->end = commit->lsn;
+        return AIDB_OK;
+    }
+    Status status = secure_memtable(session, write);
+    if (status != AIDB_OK) {
+        *wait = WAIT_MEMTABLE;
+        return status;
+    }
+    uint64_t payload_lsn;
+    if (write->ops.size > wal_ring_payload_max(db->wal)) {
+        RETURN_IF_FAILED(wal_append_large(db->wal, session->slot, write->ops, hash, &payload_lsn));
+    } else {
+        if (!wal_has_room(db->wal, write->ops.size)) {
+            *wait = WAIT_LOG;
+            return AIDB_BUSY;
+        }
+        payload_lsn = wal_append(db->wal, write->ops, hash);
+    }
+    insert(session, write, payload_lsn, &commit->lsn);
+    commit->end = wal_copied(db->wal);
+    atomic_store_explicit(&shared->visible, commit->end, memory_order_release);
+    return AIDB_OK;
+}
+
+Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
+{
+    Db *db = session->db;
+    DbShared *shared = session->shared;
+    *commit = (DbCommit){0};
+    RETURN_IF_FAILED(db_check(db));
+    if (write->ops.size > db->options.batch_max) {
+        Status status = status_set(AIDB_LIMIT, "a batch of %zu bytes is larger than batch_max (%llu bytes)",
+                                   write->ops.size, (unsigned long long)db->options.batch_max);
+        status_hint("Split the batch, or raise batch_max and perhaps memory.");
+        return status;
+    }
+    RETURN_IF_FAILED(throttle_write(session, write->ops.size));
+    uint64_t hash = wal_payload_hash(write->ops);
+    for (;;) {
+        uint64_t at = 0, flushed = 0;
+        if (write->expectation_count > 0) {
+            Status status = read_expectations(session, write, &at, &flushed, commit);
+            if (status == AIDB_EXPECTATION)
+                slot_count(session->slot, STAT_EXPECTATIONS_FAILED, 1);
+            RETURN_IF_FAILED(status);
+        }
+        uint32_t seen = progress_now(shared);
+        WaitFor wait;
+        lock_acquire(&shared->write_lock, session->slot);
+        Status status = db_failed(db) ? db_check(db) : attempt(session, write, hash, at, flushed, commit, &wait);
+        lock_release(&shared->write_lock, session->slot);
+        if (status == AIDB_OK)
+            break;
+        if (status != AIDB_BUSY)
+            return status;
+        if (wait == WAIT_LOG) {
+            RETURN_IF_FAILED(wal_make_room(db->wal, session->slot, write->ops.size));
+        } else if (wait == WAIT_MEMTABLE) {
+            uint64_t before = port_monotonic_ns();
+            slot_count(session->slot, STAT_STALLS, 1);
+            wake_duty(shared, SLOT_FLUSHER);
+            RETURN_IF_FAILED(progress_wait(session, seen, ROOM_WAIT_MS));
+            slot_count(session->slot, STAT_STALL_US, (port_monotonic_ns() - before) / 1000u);
+            RETURN_IF_FAILED(db_check(db));
+        }
+    }
+    slot_count(session->slot, STAT_WRITES, 1);
+    slot_count(session->slot, STAT_OPERATIONS, write->op_count);
+    slot_count(session->slot, STAT_WRITE_BYTES, write->ops.size);
+    return AIDB_OK;
+}
+
+Status db_wait(Session *session, uint64_t end, aidb_durability durability)
+{
+    if (durability == AIDB_DEFAULT)
+        durability = session->shared->options.durability;
+    /* Everything visible is copied: os durability holds as soon as db_write returns. */
+    if (durability != AIDB_FSYNC || wal_durable(session->db->wal) >= end)
+        return AIDB_OK;
+    return wal_sync(session->db->wal, session->slot, end);
+}
