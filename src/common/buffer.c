@@ -17,7 +17,8 @@ Status buffer_reserve(Buffer *buffer, size_t extra)
     if (extra > SIZE_MAX / 2 - buffer->size)
         return status_set(AIDB_NO_MEMORY, "out of memory for %zu bytes", extra);
     size_t need = buffer->size + extra;
-    size_t capacity = buffer->capacity < BUFFER_CAPACITY_MIN ? BUFFER_CAPACITY_MIN : buffer->capacity * 2;
+    size_t capacity =
+        buffer->capacity < BUFFER_CAPACITY_MIN ? BUFFER_CAPACITY_MIN : buffer->capacity * 2;
     if (capacity < need)
         capacity = need;
     uint8_t *data = realloc(buffer->data, capacity);

@@ -48,14 +48,16 @@ static inline uint64_t get_fixed64(const uint8_t *from)
     return le64toh(value);
 }
 
-static inline const uint8_t *decode_fixed32(const uint8_t *from, const uint8_t *end, uint32_t *value)
+static inline const uint8_t *decode_fixed32(const uint8_t *from, const uint8_t *end,
+                                            uint32_t *value)
 {
     if (from == NULL || end - from < 4)
         return NULL;
     *value = get_fixed32(from);
     return from + 4;
 }
-static inline const uint8_t *decode_fixed64(const uint8_t *from, const uint8_t *end, uint64_t *value)
+static inline const uint8_t *decode_fixed64(const uint8_t *from, const uint8_t *end,
+                                            uint64_t *value)
 {
     if (from == NULL || end - from < 8)
         return NULL;
@@ -83,7 +85,8 @@ static inline size_t varint_size(uint64_t value)
 
 const uint8_t *decode_varint64_slow(const uint8_t *from, const uint8_t *end, uint64_t *value);
 
-static inline const uint8_t *decode_varint64(const uint8_t *from, const uint8_t *end, uint64_t *value)
+static inline const uint8_t *decode_varint64(const uint8_t *from, const uint8_t *end,
+                                             uint64_t *value)
 {
     if (from != NULL && from < end && *from < 0x80) {
         *value = *from;
@@ -91,7 +94,8 @@ static inline const uint8_t *decode_varint64(const uint8_t *from, const uint8_t 
     }
     return decode_varint64_slow(from, end, value);
 }
-static inline const uint8_t *decode_varint32(const uint8_t *from, const uint8_t *end, uint32_t *value)
+static inline const uint8_t *decode_varint32(const uint8_t *from, const uint8_t *end,
+                                             uint32_t *value)
 {
     uint64_t wide = 0;
     from = decode_varint64(from, end, &wide);

@@ -39,7 +39,8 @@ static inline bool slice_equal(Slice a, Slice b)
 
 static inline bool slice_has_prefix(Slice a, Slice prefix)
 {
-    return a.size >= prefix.size && (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
+    return a.size >= prefix.size &&
+           (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
 }
 
 #endif

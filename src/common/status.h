@@ -37,19 +37,19 @@ void status_clear(void);
 const char *status_name(Status code);
 
 /* Returns from the calling function when `expression` fails. */
-#define RETURN_IF_FAILED(expression)        \
-    do {                                    \
-        Status failed_ = (expression);      \
-        if (failed_ != AIDB_OK)             \
-            return failed_;                 \
+#define RETURN_IF_FAILED(expression)   \
+    do {                               \
+        Status failed_ = (expression); \
+        if (failed_ != AIDB_OK)        \
+            return failed_;            \
     } while (0)
 
 /* Goes to `out:` with the local variable `status` set when `expression` fails. */
-#define OUT_IF_FAILED(expression)           \
-    do {                                    \
-        status = (expression);              \
-        if (status != AIDB_OK)              \
-            goto out;                       \
+#define OUT_IF_FAILED(expression) \
+    do {                          \
+        status = (expression);    \
+        if (status != AIDB_OK)    \
+            goto out;             \
     } while (0)
 
 #endif

@@ -39,7 +39,8 @@ Status file_open(const char *path, FileMode mode, File *file)
         free(copy);
         if (err == ENOENT && mode != FILE_CREATE_NEW)
             return status_set(AIDB_NOT_FOUND, "file \"%s\" does not exist", path);
-        return status_set_errno(err, "could not %s file \"%s\"", mode == FILE_CREATE_NEW ? "create" : "open", path);
+        return status_set_errno(err, "could not %s file \"%s\"",
+                                mode == FILE_CREATE_NEW ? "create" : "open", path);
     }
     file->fd = fd;
     file->path = copy;
@@ -77,7 +78,8 @@ Status file_read_at(const File *file, uint64_t offset, void *data, size_t size)
     size_t got;
     RETURN_IF_FAILED(file_read_some(file, offset, data, size, &got));
     if (got < size)
-        return status_set(AIDB_CORRUPTION, "file \"%s\" ends at offset %llu, %zu more bytes were expected",
+        return status_set(AIDB_CORRUPTION,
+                          "file \"%s\" ends at offset %llu, %zu more bytes were expected",
                           file->path, (unsigned long long)(offset + got), size - got);
     return AIDB_OK;
 }
@@ -86,7 +88,8 @@ Status file_write_at(const File *file, uint64_t offset, const void *data, size_t
 {
     size_t done = 0;
     while (done < size) {
-        ssize_t n = pwrite(file->fd, (const uint8_t *)data + done, size - done, (off_t)(offset + done));
+        ssize_t n =
+            pwrite(file->fd, (const uint8_t *)data + done, size - done, (off_t)(offset + done));
         if (n < 0) {
             if (errno == EINTR)
                 continue;
@@ -150,8 +153,9 @@ Status file_read_whole(const char *path, size_t limit, Buffer *buffer)
     uint64_t size;
     OUT_IF_FAILED(file_size(&file, &size));
     if (size > limit) {
-        status = status_set(AIDB_LIMIT, "file \"%s\" has %llu bytes, more than the %zu that are allowed", path,
-                            (unsigned long long)size, limit);
+        status =
+            status_set(AIDB_LIMIT, "file \"%s\" has %llu bytes, more than the %zu that are allowed",
+                       path, (unsigned long long)size, limit);
         goto out;
     }
     OUT_IF_FAILED(buffer_reserve(buffer, (size_t)size));

@@ -18,7 +18,10 @@ typedef struct File {
     char *path;
 } File;
 
-#define FILE_CLOSED {.fd = -1, .path = NULL}
+#define FILE_CLOSED            \
+    {                          \
+        .fd = -1, .path = NULL \
+    }
 
 typedef enum FileMode {
     FILE_READ,      /* must exist */
@@ -33,7 +36,8 @@ void file_close(File *file);
 /* Reads exactly `size` bytes; a file that ends before is AIDB_CORRUPTION. */
 Status file_read_at(const File *file, uint64_t offset, void *data, size_t size) MUST_CHECK;
 /* Reads up to `size` bytes, fewer only at the end of the file. */
-Status file_read_some(const File *file, uint64_t offset, void *data, size_t size, size_t *got) MUST_CHECK;
+Status file_read_some(const File *file, uint64_t offset, void *data, size_t size,
+                      size_t *got) MUST_CHECK;
 Status file_write_at(const File *file, uint64_t offset, const void *data, size_t size) MUST_CHECK;
 /* fdatasync: bytes and size. A failed sync is final: the kernel may have dropped the bytes. */
 Status file_sync(const File *file) MUST_CHECK;
@@ -56,7 +60,8 @@ Status directory_sync(const char *path) MUST_CHECK;
 /* Mode 0700; an existing directory is fine. */
 Status directory_create(const char *path) MUST_CHECK;
 /* Calls `visit` for every name but "." and ".."; stops at the first failure. */
-Status directory_list(const char *path, Status (*visit)(void *arg, const char *name), void *arg) MUST_CHECK;
+Status directory_list(const char *path, Status (*visit)(void *arg, const char *name),
+                      void *arg) MUST_CHECK;
 
 /* "a/b" in a new heap string; NULL when memory is short. */
 char *path_join(const char *directory, const char *name);

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define CLASS_COUNT 96
-#define BLOCK_MIN 64u
+#define BLOCK_MIN   64u
 
 typedef struct Block {
     uint32_t class;
@@ -30,7 +30,7 @@ struct Arena {
     uint8_t *base;
     size_t size;
     size_t bumped;
-    size_t used;         /* handed out or retired */
+    size_t used; /* handed out or retired */
     size_t retired_size;
     Block *retired_head;
     Block *retired_tail;
@@ -50,7 +50,7 @@ static uint32_t class_of(size_t size)
     while (class + 4 < CLASS_COUNT && class_size(class + 4) <= size)
         class += 4;
     while (class < CLASS_COUNT && class_size(class) < size)
-        class++;
+        class ++;
     return class;
 }
 
@@ -77,7 +77,8 @@ static void give_back(Arena *arena, Block *block)
 
 static void reclaim(Arena *arena)
 {
-    while (arena->retired_head != NULL && epoch_is_past(arena->epochs, arena->retired_head->stamp)) {
+    while (arena->retired_head != NULL &&
+           epoch_is_past(arena->epochs, arena->retired_head->stamp)) {
         Block *block = arena->retired_head;
         arena->retired_head = block->next;
         if (arena->retired_head == NULL)
@@ -104,7 +105,8 @@ void *arena_alloc(Arena *arena, Slot *slot, size_t size)
         arena->bumped += class_size(class);
     } else {
         /* Anything up to twice as large will do before giving up. */
-        for (uint32_t larger = class + 1; block == NULL && larger < CLASS_COUNT && larger <= class + 4; larger++) {
+        for (uint32_t larger = class + 1;
+             block == NULL && larger < CLASS_COUNT && larger <= class + 4; larger++) {
             block = arena->free[larger];
             if (block != NULL) {
                 arena->free[larger] = block->next;

@@ -56,15 +56,35 @@ typedef enum SlotSection {
 } SlotSection;
 
 #define SLOT_SNAPSHOTS 32
-#define SNAPSHOT_NONE 0u
+#define SNAPSHOT_NONE  0u
 #define SNAPSHOT_CLAIM UINT64_MAX /* being registered: its LSN is not known yet */
 
 typedef enum StatCounter {
-    STAT_GETS, STAT_GET_HITS, STAT_SCANS, STAT_SCAN_ROWS, STAT_WRITES, STAT_OPERATIONS,
-    STAT_WRITE_BYTES, STAT_WAL_SYNCS, STAT_WAL_BYTES, STAT_CACHE_HITS, STAT_CACHE_MISSES,
-    STAT_FILTER_CHECKS, STAT_FILTER_SKIPS, STAT_BLOCK_READS, STAT_BLOCK_READ_BYTES, STAT_STALLS,
-    STAT_STALL_US, STAT_FLUSHES, STAT_FLUSH_BYTES, STAT_COMPACTIONS, STAT_COMPACT_READ_BYTES,
-    STAT_COMPACT_WRITE_BYTES, STAT_TRIVIAL_MOVES, STAT_EXPECTATIONS_FAILED, STAT_COUNT
+    STAT_GETS,
+    STAT_GET_HITS,
+    STAT_SCANS,
+    STAT_SCAN_ROWS,
+    STAT_WRITES,
+    STAT_OPERATIONS,
+    STAT_WRITE_BYTES,
+    STAT_WAL_SYNCS,
+    STAT_WAL_BYTES,
+    STAT_CACHE_HITS,
+    STAT_CACHE_MISSES,
+    STAT_FILTER_CHECKS,
+    STAT_FILTER_SKIPS,
+    STAT_BLOCK_READS,
+    STAT_BLOCK_READ_BYTES,
+    STAT_STALLS,
+    STAT_STALL_US,
+    STAT_FLUSHES,
+    STAT_FLUSH_BYTES,
+    STAT_COMPACTIONS,
+    STAT_COMPACT_READ_BYTES,
+    STAT_COMPACT_WRITE_BYTES,
+    STAT_TRIVIAL_MOVES,
+    STAT_EXPECTATIONS_FAILED,
+    STAT_COUNT
 } StatCounter;
 
 /*
@@ -99,7 +119,7 @@ typedef struct Slot {
     _Atomic uint64_t session_id;
 } Slot;
 
-#define SLOT_INTERRUPT_CANCEL 1u
+#define SLOT_INTERRUPT_CANCEL    1u
 #define SLOT_INTERRUPT_TERMINATE 2u
 
 typedef struct SlotTable {
@@ -121,7 +141,8 @@ static inline void slot_count(Slot *slot, StatCounter counter, uint64_t amount)
 {
     /* Only the owner writes: a plain add needs no lock prefix. */
     atomic_store_explicit(&slot->stats[counter],
-                          atomic_load_explicit(&slot->stats[counter], memory_order_relaxed) + amount,
+                          atomic_load_explicit(&slot->stats[counter], memory_order_relaxed) +
+                              amount,
                           memory_order_relaxed);
 }
 
@@ -148,16 +169,16 @@ bool latch_wait(Slot *slot, int other_fd, int timeout_ms);
  * of ranks.
  */
 typedef enum LockRank {
-    LOCK_RANK_COMPACTION = 1, /* choosing compactions */
-    LOCK_RANK_FLUSH_JOB = 2,  /* one flush of a memtable at a time */
-    LOCK_RANK_MANIFEST = 3,   /* held across the manifest's sync */
-    LOCK_RANK_WRITE = 4,      /* reservation to publication; memtable switch */
-    LOCK_RANK_WAL_FLUSH = 5,  /* leading a log flush; held across its sync */
+    LOCK_RANK_COMPACTION = 1,   /* choosing compactions */
+    LOCK_RANK_FLUSH_JOB = 2,    /* one flush of a memtable at a time */
+    LOCK_RANK_MANIFEST = 3,     /* held across the manifest's sync */
+    LOCK_RANK_WRITE = 4,        /* reservation to publication; memtable switch */
+    LOCK_RANK_WAL_FLUSH = 5,    /* leading a log flush; held across its sync */
     LOCK_RANK_WAL_SEGMENTS = 6, /* segment list; held across file creation */
-    LOCK_RANK_VIEW = 7,       /* replacing the read view; limbo lists */
-    LOCK_RANK_META = 8,       /* metadata arena */
-    LOCK_RANK_MEMPOOL = 9,    /* memtable chunks */
-    LOCK_RANK_CACHE = 10      /* a cache shard */
+    LOCK_RANK_VIEW = 7,         /* replacing the read view; limbo lists */
+    LOCK_RANK_META = 8,         /* metadata arena */
+    LOCK_RANK_MEMPOOL = 9,      /* memtable chunks */
+    LOCK_RANK_CACHE = 10        /* a cache shard */
 } LockRank;
 
 typedef struct Lock {

@@ -31,7 +31,8 @@ static void note_acquired(Lock *lock, Slot *slot)
 bool lock_try_acquire(Lock *lock, Slot *slot)
 {
     uint32_t state = 0;
-    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
+                                                 memory_order_relaxed))
         return false;
     note_acquired(lock, slot);
     return true;
@@ -43,13 +44,14 @@ void lock_acquire(Lock *lock, Slot *slot)
     assert(atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) < 1u << lock->rank);
 #endif
     uint32_t state = 0;
-    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire, memory_order_relaxed)) {
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
+                                                 memory_order_relaxed)) {
         for (int i = 0; i < SPIN_ROUNDS; i++) {
             port_cpu_relax();
             state = 0;
             if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
-                atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
-                                                        memory_order_relaxed))
+                atomic_compare_exchange_strong_explicit(&lock->word, &state, 1,
+                                                        memory_order_acquire, memory_order_relaxed))
                 goto held;
         }
         while (atomic_exchange_explicit(&lock->word, 2, memory_order_acquire) != 0)
@@ -61,7 +63,8 @@ held:
 
 void lock_release(Lock *lock, Slot *slot)
 {
-    uint32_t ranks = atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) & ~(1u << lock->rank);
+    uint32_t ranks =
+        atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) & ~(1u << lock->rank);
     atomic_store_explicit(&slot->lock_ranks, ranks, memory_order_relaxed);
     if (ranks == 0)
         atomic_store_explicit(&slot->lock_name, NULL, memory_order_relaxed);

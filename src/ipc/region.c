@@ -18,13 +18,15 @@ Status region_create(size_t size, bool want_huge, Region *region)
     void *base = MAP_FAILED;
     bool huge = false;
     if (want_huge) {
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB,
+                    -1, 0);
         huge = base != MAP_FAILED;
         if (!huge)
             server_log(LOG_LEVEL_DEBUG, "no huge pages for the shared region, using small ones");
     }
     if (base == MAP_FAILED)
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+                    -1, 0);
     if (base == MAP_FAILED)
         return status_set_errno(errno, "could not map %zu bytes for the shared region", size);
     region->base = base;

@@ -29,8 +29,8 @@
 #include <unistd.h>
 
 #define POOL_SESSIONS 64u
-#define PENDING_MAX 256u
-#define THREADS_MAX (2u + CONFIG_COMPACTORS_MAX)
+#define PENDING_MAX   256u
+#define THREADS_MAX   (2u + CONFIG_COMPACTORS_MAX)
 
 typedef struct PoolPlace {
     _Alignas(PORT_CACHE_LINE) _Atomic uint32_t busy;
@@ -64,8 +64,8 @@ typedef struct Embedded {
     pthread_mutex_t pending_mutex;
     PendingWrite pending[PENDING_MAX];
     size_t pending_count;
-    uint64_t pending_end;                 /* greatest end of them */
-    aidb_durability pending_durability;   /* strongest of them */
+    uint64_t pending_end;               /* greatest end of them */
+    aidb_durability pending_durability; /* strongest of them */
 } Embedded;
 
 static _Thread_local uint32_t last_place;
@@ -80,13 +80,15 @@ static Status session_borrow(Embedded *store, PoolPlace **borrowed)
         if (atomic_load_explicit(&place->busy, memory_order_relaxed) == 0 &&
             atomic_exchange_explicit(&place->busy, 1, memory_order_acquire) == 0) {
             if (place->session == NULL) {
-                Status status = db_session_create(store->db, UINT32_MAX, SLOT_THREAD, &place->session);
+                Status status =
+                    db_session_create(store->db, UINT32_MAX, SLOT_THREAD, &place->session);
                 if (status != AIDB_OK) {
                     atomic_store_explicit(&place->busy, 0, memory_order_release);
                     return status;
                 }
             }
-            atomic_store_explicit(&db_session_slot(place->session)->interrupt, 0, memory_order_relaxed);
+            atomic_store_explicit(&db_session_slot(place->session)->interrupt, 0,
+                                  memory_order_relaxed);
             last_place = (uint32_t)(place - store->pool);
             *borrowed = place;
             return AIDB_OK;
@@ -103,7 +105,8 @@ static void session_return(PoolPlace *place)
 
 static bool interrupted(const PoolPlace *place)
 {
-    return atomic_load_explicit(&db_session_slot(place->session)->interrupt, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&db_session_slot(place->session)->interrupt,
+                                memory_order_relaxed) != 0;
 }
 
 /* ---- reading -------------------------------------------------------------------------------- */
@@ -128,7 +131,8 @@ static Status embedded_get(void *state, uint64_t snapshot, Slice key, aidb_value
 /* Keys looked up in one go; more go in several, inside the same read section. */
 #define MULTI_GET_STEP 64
 
-static Status multi_get_step(Session *session, size_t count, const aidb_key *keys, aidb_value *values)
+static Status multi_get_step(Session *session, size_t count, const aidb_key *keys,
+                             aidb_value *values)
 {
     Slice slices[MULTI_GET_STEP];
     Entry entries[MULTI_GET_STEP];
@@ -140,7 +144,8 @@ static Status multi_get_step(Session *session, size_t count, const aidb_key *key
     return AIDB_OK;
 }
 
-static Status embedded_multi_get(void *state, uint64_t snapshot, size_t count, const aidb_key *keys, aidb_value *values)
+static Status embedded_multi_get(void *state, uint64_t snapshot, size_t count, const aidb_key *keys,
+                                 aidb_value *values)
 {
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(state, &place));
@@ -171,12 +176,16 @@ static bool fill_row(void *arg, const Entry *entry)
            fill->chunk->bytes.size < fill->request->bytes_max;
 }
 
-static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *request, RowChunk *chunk)
+static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *request,
+                            RowChunk *chunk)
 {
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(state, &place));
     ChunkFill fill = {.request = request, .chunk = chunk};
-    DbScan scan = {.from = request->from, .to = request->to, .reverse = request->reverse, .keys_only = request->keys_only};
+    DbScan scan = {.from = request->from,
+                   .to = request->to,
+                   .reverse = request->reverse,
+                   .keys_only = request->keys_only};
     uint64_t at;
     Status status = db_scan(place->session, snapshot, &scan, fill_row, &fill, &chunk->ended, &at);
     session_return(place);
@@ -205,7 +214,8 @@ static bool count_row(void *arg, const Entry *entry)
     return false;
 }
 
-static Status count_range(PoolPlace *place, uint64_t snapshot, Slice from, Slice to, uint64_t *count)
+static Status count_range(PoolPlace *place, uint64_t snapshot, Slice from, Slice to,
+                          uint64_t *count)
 {
     Counting counting = {0};
     DbScan scan = {.from = from, .to = to, .keys_only = true};
@@ -235,7 +245,8 @@ out:
     return status;
 }
 
-static Status embedded_measure(void *state, uint64_t snapshot, Slice from, Slice to, uint64_t *count, uint64_t *bytes)
+static Status embedded_measure(void *state, uint64_t snapshot, Slice from, Slice to,
+                               uint64_t *count, uint64_t *bytes)
 {
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(state, &place));
@@ -276,7 +287,8 @@ static void embedded_snapshot_release(void *state, uint64_t lsn)
             continue;
         for (int i = 0; i < SLOT_SNAPSHOTS; i++) {
             uint64_t expected = lsn;
-            if (atomic_compare_exchange_strong(&slots->slots[s].snapshots[i], &expected, SNAPSHOT_NONE))
+            if (atomic_compare_exchange_strong(&slots->slots[s].snapshots[i], &expected,
+                                               SNAPSHOT_NONE))
                 return;
         }
     }
@@ -284,7 +296,8 @@ static void embedded_snapshot_release(void *state, uint64_t lsn)
 
 /* ---- writing -------------------------------------------------------------------------------- */
 
-static Status write_visible(PoolPlace *place, const Batch *batch, aidb_commit *commit, uint64_t *end)
+static Status write_visible(PoolPlace *place, const Batch *batch, aidb_commit *commit,
+                            uint64_t *end)
 {
     DbWrite write = {.ops = buffer_slice(&batch->ops),
                      .op_count = batch->op_count,
@@ -300,7 +313,8 @@ static Status write_visible(PoolPlace *place, const Batch *batch, aidb_commit *c
     return status;
 }
 
-static Status embedded_write(void *state, const Batch *batch, aidb_durability durability, aidb_commit *commit)
+static Status embedded_write(void *state, const Batch *batch, aidb_durability durability,
+                             aidb_commit *commit)
 {
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(state, &place));
@@ -329,7 +343,8 @@ static Status answer_pending(Embedded *store, PoolPlace *place)
 
 static Status submit_write(Embedded *store, PoolPlace *place, const aidb_request *request)
 {
-    aidb_durability durability = request->durability != AIDB_DEFAULT ? request->durability : store->config.engine.durability;
+    aidb_durability durability =
+        request->durability != AIDB_DEFAULT ? request->durability : store->config.engine.durability;
     PendingWrite pending = {.done = request->done, .arg = request->arg};
     uint64_t end;
     Status status = write_visible(place, libaidb_batch(request->batch), &pending.commit, &end);
@@ -376,7 +391,8 @@ static Status embedded_submit(void *state, const aidb_request *request)
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(store, &place));
     pthread_mutex_lock(&store->pending_mutex);
-    Status status = request->batch != NULL ? submit_write(store, place, request) : submit_get(store, place, request);
+    Status status = request->batch != NULL ? submit_write(store, place, request)
+                                           : submit_get(store, place, request);
     pthread_mutex_unlock(&store->pending_mutex);
     session_return(place);
     return status;
@@ -422,7 +438,8 @@ static Status embedded_control(void *state, const char *command, Slice from, Sli
     else if (strcmp(command, "compact_wait") == 0)
         status = db_compact_wait(place->session);
     else if (strncmp(command, "terminate", 9) == 0)
-        status = status_set(AIDB_UNSUPPORTED, "a directory opened by a program has no backends to terminate");
+        status = status_set(AIDB_UNSUPPORTED,
+                            "a directory opened by a program has no backends to terminate");
     else
         status = status_set(AIDB_INVALID, "there is no command \"%s\"", command);
     session_return(place);
@@ -510,14 +527,15 @@ static Status locked_by(int fd, const char *directory)
     }
     bool server = lines[1][0] != '\0' || lines[2][0] != '\0';
     if (!server) {
-        Status status = status_set(AIDB_LOCKED, "directory \"%s\" is in use by process %s", directory,
-                                   lines[0][0] != '\0' ? lines[0] : "(unknown)");
+        Status status = status_set(AIDB_LOCKED, "directory \"%s\" is in use by process %s",
+                                   directory, lines[0][0] != '\0' ? lines[0] : "(unknown)");
         status_hint("One process at a time can open a directory; run a server to share it.");
         return status;
     }
-    Status status = status_set(AIDB_LOCKED, "directory \"%s\" is in use by a server, process %s: connect to %s%s%s",
-                               directory, lines[0], lines[1], lines[1][0] != '\0' && lines[2][0] != '\0' ? " or " : "",
-                               lines[2]);
+    Status status = status_set(
+        AIDB_LOCKED, "directory \"%s\" is in use by a server, process %s: connect to %s%s%s",
+        directory, lines[0], lines[1], lines[1][0] != '\0' && lines[2][0] != '\0' ? " or " : "",
+        lines[2]);
     status_hint("Open \"%s\" instead of the directory.", lines[1][0] != '\0' ? lines[1] : lines[2]);
     return status;
 }
@@ -578,13 +596,16 @@ static Status read_options(Embedded *store, const aidb_option *options, bool *cr
             return status_set(AIDB_INVALID, "option \"%s\" has no value", options->name);
         if (strcmp(options->name, "create") == 0) {
             if (strcmp(options->value, "true") != 0 && strcmp(options->value, "false") != 0)
-                return status_set(AIDB_INVALID, "option \"create\" is true or false, not \"%s\"", options->value);
+                return status_set(AIDB_INVALID, "option \"create\" is true or false, not \"%s\"",
+                                  options->value);
             *create = strcmp(options->value, "true") == 0;
             continue;
         }
         const Setting *setting = setting_find(options->name);
         if (setting != NULL && setting->group != GROUP_ENGINE)
-            return status_set(AIDB_INVALID, "option \"%s\" is a setting of the server, not of the engine", options->name);
+            return status_set(AIDB_INVALID,
+                              "option \"%s\" is a setting of the server, not of the engine",
+                              options->name);
         RETURN_IF_FAILED(config_set(&store->config, options->name, options->value));
     }
     return config_check(&store->config);
@@ -599,7 +620,8 @@ static Status prepare_directory(Embedded *store, bool create)
     if (there && !S_ISDIR(info.st_mode))
         return status_set(AIDB_INVALID, "\"%s\" is not a directory", store->directory);
     if (!create && (!there || !db_exists(store->directory))) {
-        Status status = status_set(AIDB_NO_DATABASE, "there is no database in \"%s\"", store->directory);
+        Status status =
+            status_set(AIDB_NO_DATABASE, "there is no database in \"%s\"", store->directory);
         status_hint("Make one with aidbctl init, or open it with the option \"create\".");
         return status;
     }
@@ -678,7 +700,8 @@ static Status start(Embedded *store, bool create)
     return AIDB_OK;
 }
 
-Status embedded_open(const char *directory, const aidb_option *options, const Driver **driver, void **state)
+Status embedded_open(const char *directory, const aidb_option *options, const Driver **driver,
+                     void **state)
 {
     Embedded *store = aligned_alloc(PORT_CACHE_LINE, sizeof *store);
     if (store == NULL)

@@ -49,7 +49,8 @@ bool port_random(void *data, size_t size)
 
 void port_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms)
 {
-    struct timespec timeout = {.tv_sec = timeout_ms / 1000, .tv_nsec = timeout_ms % 1000 * 1000000L};
+    struct timespec timeout = {.tv_sec = timeout_ms / 1000,
+                               .tv_nsec = timeout_ms % 1000 * 1000000L};
     syscall(SYS_futex, word, FUTEX_WAIT, expected, timeout_ms < 0 ? NULL : &timeout, NULL, 0);
 }
 

@@ -18,10 +18,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define IDLE_MS 1000
-#define RETRY_MS 1000
+#define IDLE_MS    1000
+#define RETRY_MS   1000
 #define DEAD_FILES 64
-#define JOB_MAX 0xffffffu
+#define JOB_MAX    0xffffffu
 
 /* ---- progress ----------------------------------------------------------------------------------- */
 
@@ -53,7 +53,8 @@ Status progress_wait(Session *session, uint32_t seen, int timeout_ms)
 void wake_duty(DbShared *shared, SlotKind kind)
 {
     for (uint32_t i = 0; i < shared->slots.count; i++)
-        if (atomic_load_explicit(&shared->slots.slots[i].kind, memory_order_relaxed) == (uint32_t)kind)
+        if (atomic_load_explicit(&shared->slots.slots[i].kind, memory_order_relaxed) ==
+            (uint32_t)kind)
             latch_wake(&shared->slots.slots[i]);
 }
 
@@ -71,7 +72,8 @@ PickOptions pick_options(DbShared *shared)
 static bool job_stop(void *arg)
 {
     Session *session = arg;
-    return atomic_load_explicit(&session->slot->interrupt, memory_order_relaxed) != 0 || db_failed(session->db);
+    return atomic_load_explicit(&session->slot->interrupt, memory_order_relaxed) != 0 ||
+           db_failed(session->db);
 }
 
 static void job_context(Session *session, TableOptions *table, JobContext *context)
@@ -101,7 +103,8 @@ static Status remove_dead_tables(Session *session)
     uint64_t numbers[DEAD_FILES];
     size_t count;
     do {
-        count = versions_take_dead(db->versions, session->slot, &session->shared->epochs, numbers, DEAD_FILES);
+        count = versions_take_dead(db->versions, session->slot, &session->shared->epochs, numbers,
+                                   DEAD_FILES);
         for (size_t i = 0; i < count; i++) {
             char name[TABLE_NAME_SIZE];
             table_name(numbers[i], name);
@@ -185,8 +188,9 @@ static Status flush_locked(Session *session, bool *did)
     uint64_t bytes = edit_bytes(&edit);
     slot_count(session->slot, STAT_FLUSHES, 1);
     slot_count(session->slot, STAT_FLUSH_BYTES, bytes);
-    server_log(LOG_LEVEL_DEBUG, "flushed %u memtables to %zu tables, %llu bytes in %llu ms", count, edit.added_count,
-               (unsigned long long)bytes, (unsigned long long)((port_monotonic_ns() - started) / 1000000u));
+    server_log(LOG_LEVEL_DEBUG, "flushed %u memtables to %zu tables, %llu bytes in %llu ms", count,
+               edit.added_count, (unsigned long long)bytes,
+               (unsigned long long)((port_monotonic_ns() - started) / 1000000u));
 out:
     free(snapshots);
     version_edit_deinit(&edit);
@@ -264,9 +268,11 @@ static Status run_pick(Session *session, const Pick *pick)
         slot_count(session->slot, STAT_COMPACTIONS, 1);
         slot_count(session->slot, STAT_COMPACT_READ_BYTES, read_bytes);
         slot_count(session->slot, STAT_COMPACT_WRITE_BYTES, bytes);
-        server_log(LOG_LEVEL_DEBUG, "compacted level %d to %d: %u+%u tables, %llu bytes to %zu tables, %llu bytes in %llu ms",
-                   pick->level, pick->output_level, pick->counts[0], pick->counts[1], (unsigned long long)read_bytes,
-                   edit.added_count, (unsigned long long)bytes,
+        server_log(LOG_LEVEL_DEBUG,
+                   "compacted level %d to %d: %u+%u tables, %llu bytes to %zu tables, %llu bytes "
+                   "in %llu ms",
+                   pick->level, pick->output_level, pick->counts[0], pick->counts[1],
+                   (unsigned long long)read_bytes, edit.added_count, (unsigned long long)bytes,
                    (unsigned long long)((port_monotonic_ns() - started) / 1000000u));
     }
 out:
@@ -303,8 +309,8 @@ static Status compact_once(Session *session, const ManualRange *range, bool *did
     const Version *version = atomic_load(&shared->view)->version;
     Status status = range == NULL
                         ? compaction_pick(version, &options, shared->cursors, &pick)
-                        : compaction_pick_range(version, &options, range->from, range->to, range->started_number,
-                                                range->started_lsn, &pick);
+                        : compaction_pick_range(version, &options, range->from, range->to,
+                                                range->started_number, range->started_lsn, &pick);
     if (status == AIDB_OK && pick.level >= 0) {
         shared->job_sequence = shared->job_sequence % JOB_MAX + 1;
         pick_claim(&pick, shared->job_sequence);
@@ -353,7 +359,8 @@ Status db_compact_wait(Session *session)
         uint64_t pending;
         epoch_enter(&shared->epochs, session->slot);
         const ReadView *view = atomic_load(&shared->view);
-        bool due = view->immutable_count > 0 || compaction_score(view->version, &options, &pending) >= 1;
+        bool due =
+            view->immutable_count > 0 || compaction_score(view->version, &options, &pending) >= 1;
         epoch_leave(session->slot);
         if (!due && atomic_load(&shared->running_compactions) == 0)
             return AIDB_OK;

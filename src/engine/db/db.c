@@ -15,11 +15,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define MIB ((uint64_t)1 << 20)
+#define MIB            ((uint64_t)1 << 20)
 #define ARENA_SIZE_MIN (4 * MIB)
 #define ARENA_SIZE_MAX (64 * MIB)
 #define CACHE_SIZE_MIN (1 * MIB)
-#define SESSION_FILES 256u
+#define SESSION_FILES  256u
 
 /* ---- sizes ------------------------------------------------------------------------------------ */
 
@@ -39,7 +39,8 @@ static Status divide_memory(const EngineOptions *options, Division *division)
 {
     uint64_t memory = options->memory;
     division->arena_size = clamp(memory / 32, ARENA_SIZE_MIN, ARENA_SIZE_MAX);
-    division->memtable_size = options->memtable_size != 0 ? options->memtable_size : clamp(memory / 8, 256u << 10, 64 * MIB);
+    division->memtable_size = options->memtable_size != 0 ? options->memtable_size
+                                                          : clamp(memory / 8, 256u << 10, 64 * MIB);
     /* Room for three memtables, or for one and the largest batch (entries take a little more in the
      * skip list than in the batch). */
     uint64_t batch_need = options->batch_max + options->batch_max / 8 + MIB;
@@ -48,15 +49,17 @@ static Status divide_memory(const EngineOptions *options, Division *division)
         pool = division->memtable_size + batch_need;
     division->pool_size = pool;
     uint64_t fixed = division->pool_size + division->arena_size;
-    uint64_t cache = options->cache_size != 0 ? options->cache_size
-                     : memory > fixed + CACHE_SIZE_MIN ? memory - fixed : 0;
+    uint64_t cache = options->cache_size != 0          ? options->cache_size
+                     : memory > fixed + CACHE_SIZE_MIN ? memory - fixed
+                                                       : 0;
     if (cache == 0 || fixed + cache > memory) {
-        Status status = status_set(AIDB_INVALID,
-                                   "memory of %llu MiB cannot hold memtables (%llu MiB, for three of memtable_size or "
-                                   "one and a batch of batch_max), metadata (%llu MiB) and block cache (%llu MiB)",
-                                   (unsigned long long)(memory / MIB), (unsigned long long)(division->pool_size / MIB),
-                                   (unsigned long long)(division->arena_size / MIB),
-                                   (unsigned long long)((cache != 0 ? cache : CACHE_SIZE_MIN) / MIB));
+        Status status = status_set(
+            AIDB_INVALID,
+            "memory of %llu MiB cannot hold memtables (%llu MiB, for three of memtable_size or "
+            "one and a batch of batch_max), metadata (%llu MiB) and block cache (%llu MiB)",
+            (unsigned long long)(memory / MIB), (unsigned long long)(division->pool_size / MIB),
+            (unsigned long long)(division->arena_size / MIB),
+            (unsigned long long)((cache != 0 ? cache : CACHE_SIZE_MIN) / MIB));
         status_hint("Raise memory, or lower batch_max, memtable_size or cache_size.");
         return status;
     }
@@ -65,8 +68,8 @@ static Status divide_memory(const EngineOptions *options, Division *division)
 }
 
 /* Carves everything out of the region in order; with `db` NULL only adds up. */
-static bool db_carve(Region *region, const Division *division, uint32_t slots, DbShared **shared, void **slot_memory,
-                     void **arena, void **pool, void **cache, void **wal)
+static bool db_carve(Region *region, const Division *division, uint32_t slots, DbShared **shared,
+                     void **slot_memory, void **arena, void **pool, void **cache, void **wal)
 {
     *shared = region_carve(region, sizeof **shared, PORT_CACHE_LINE);
     *slot_memory = region_carve(region, slot_table_size(slots), PORT_CACHE_LINE);
@@ -86,7 +89,8 @@ Status db_region_size(const EngineOptions *options, uint32_t slots, size_t *size
     DbShared *shared;
     void *slot_memory, *arena, *pool, *cache, *wal;
     if (!db_carve(&dry, &division, slots, &shared, &slot_memory, &arena, &pool, &cache, &wal))
-        return status_set(AIDB_INVALID, "memory of %llu bytes is too large", (unsigned long long)options->memory);
+        return status_set(AIDB_INVALID, "memory of %llu bytes is too large",
+                          (unsigned long long)options->memory);
     *size = dry.used;
     return AIDB_OK;
 }
@@ -106,7 +110,8 @@ Status db_create(const char *directory, const EngineOptions *options)
     if (db_exists(directory))
         return status_set(AIDB_EXISTS, "directory \"%s\" already holds a database", directory);
     Status status = AIDB_OK;
-    StoreIdentity identity = {.wal_segment_size = options->wal_segment_size, .wal_ring_size = options->wal_ring_size};
+    StoreIdentity identity = {.wal_segment_size = options->wal_segment_size,
+                              .wal_ring_size = options->wal_ring_size};
     if (!port_random(identity.system_id, sizeof identity.system_id))
         return status_set(AIDB_IO, "could not get random bytes from the operating system");
     char *sst = path_join(directory, "sst");
@@ -139,7 +144,8 @@ static void init_shared(Db *db)
     region_reset(&db->region);
     DbShared *shared;
     void *slot_memory, *arena, *pool, *cache, *wal;
-    db_carve(&db->region, &division, db->slot_count, &shared, &slot_memory, &arena, &pool, &cache, &wal);
+    db_carve(&db->region, &division, db->slot_count, &shared, &slot_memory, &arena, &pool, &cache,
+             &wal);
     memset(shared, 0, sizeof *shared);
     slot_table_init(&shared->slots, slot_memory, db->slot_count, db->latch_fds);
     epoch_init(&shared->epochs, &shared->slots);
@@ -178,8 +184,9 @@ static Status make_latches(Db *db)
     for (uint32_t i = 0; i < db->slot_count; i++) {
         db->latch_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         if (db->latch_fds[i] < 0) {
-            Status status = status_set(AIDB_LIMIT, "could not make %u wake-up descriptors: too many open files",
-                                       db->slot_count);
+            Status status =
+                status_set(AIDB_LIMIT, "could not make %u wake-up descriptors: too many open files",
+                           db->slot_count);
             status_hint("Lower max_connections or raise the limit of open files (ulimit -n).");
             return status;
         }
@@ -187,7 +194,8 @@ static Status make_latches(Db *db)
     return AIDB_OK;
 }
 
-Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool processes, Db **out)
+Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool processes,
+                Db **out)
 {
     *out = NULL;
     Status status = AIDB_OK;
@@ -217,7 +225,8 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
         region_populate(&db->region);
     init_shared(db);
     OUT_IF_FAILED(wal_open(&db->wal_options, db->shared->wal, &db->wal));
-    OUT_IF_FAILED(versions_open(directory, &db->identity, &db->shared->versions, db->shared->arena, &db->versions));
+    OUT_IF_FAILED(versions_open(directory, &db->identity, &db->shared->versions, db->shared->arena,
+                                &db->versions));
     *out = db;
     db = NULL;
 out:
@@ -269,7 +278,8 @@ SlotTable *db_slots(Db *db)
 
 bool db_failed(const Db *db)
 {
-    return atomic_load_explicit(&db->shared->failed, memory_order_acquire) != 0 || wal_failed(db->wal) ||
+    return atomic_load_explicit(&db->shared->failed, memory_order_acquire) != 0 ||
+           wal_failed(db->wal) ||
            atomic_load_explicit(&db->shared->versions.failed, memory_order_acquire) != 0;
 }
 
@@ -277,7 +287,9 @@ Status db_check(const Db *db)
 {
     if (!db_failed(db))
         return AIDB_OK;
-    Status status = status_set(AIDB_FAILED, "the store in \"%s\" has failed after a write to its log or manifest could not be made durable",
+    Status status = status_set(AIDB_FAILED,
+                               "the store in \"%s\" has failed after a write to its log or "
+                               "manifest could not be made durable",
                                db->directory);
     status_hint("Look at the disk, then open the store again: it recovers from the log.");
     return status;

@@ -45,7 +45,8 @@ Status db_region_size(const EngineOptions *options, uint32_t slots, size_t *size
 /* Maps and initialises the region. `slots` is the number of sessions that can exist at once (background
  * duties included). Takes the options over by value. Does not lock the directory: the caller holds the
  * lock on postmaster.pid. `populate`: touch all memory now. */
-Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool populate, Db **db) MUST_CHECK;
+Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool populate,
+                Db **db) MUST_CHECK;
 /* Frees this process's handle; unmaps the region. */
 void db_destroy(Db *db);
 /* Forgets all shared state, initialises it anew. No child may be left. */
@@ -95,12 +96,13 @@ Status db_read_begin(Session *session, uint64_t snapshot, uint64_t *at) MUST_CHE
 /* AIDB_OK with the entry (type OP_PUT), or AIDB_NOT_FOUND. */
 Status db_read_get(Session *session, Slice key, Entry *entry) MUST_CHECK;
 /* The same for many keys, looked up together: entries[i].lsn is 0 for a missing key. */
-Status db_read_multi_get(Session *session, size_t count, const Slice *keys, Entry *entries) MUST_CHECK;
+Status db_read_multi_get(Session *session, size_t count, const Slice *keys,
+                         Entry *entries) MUST_CHECK;
 void db_read_end(Session *session);
 
 typedef struct DbScan {
-    Slice from;     /* inclusive; empty: no bound */
-    Slice to;       /* exclusive; empty: no bound */
+    Slice from; /* inclusive; empty: no bound */
+    Slice to;   /* exclusive; empty: no bound */
     bool reverse;
     bool keys_only; /* the rows' values are empty */
 } DbScan;
@@ -108,8 +110,9 @@ typedef struct DbScan {
  * the range ends (*ended then true). The row's slices are valid during the call only. To go on in
  * another chunk: forward with from = last key + one zero byte, reverse with to = last key; a scan over
  * several chunks registers a snapshot first. */
-Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan, bool (*row)(void *arg, const Entry *entry),
-               void *arg, bool *ended, uint64_t *at) MUST_CHECK;
+Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
+               bool (*row)(void *arg, const Entry *entry), void *arg, bool *ended,
+               uint64_t *at) MUST_CHECK;
 
 /* Registers the newest visible LSN (AIDB_LIMIT: SLOT_SNAPSHOTS in this session). */
 Status db_snapshot_acquire(Session *session, uint64_t *lsn) MUST_CHECK;
@@ -121,7 +124,7 @@ Status db_approximate_size(Session *session, Slice from, Slice to, uint64_t *byt
 /* ---- writing --------------------------------------------------------------------------------- */
 
 typedef struct DbWrite {
-    Slice ops;          /* encoded batch; checked with batch_check by whoever took it from outside */
+    Slice ops; /* encoded batch; checked with batch_check by whoever took it from outside */
     uint32_t op_count;
     uint32_t range_count;
     Slice expectations;
@@ -129,8 +132,8 @@ typedef struct DbWrite {
 } DbWrite;
 
 typedef struct DbCommit {
-    uint64_t lsn;      /* of the last operation */
-    uint64_t end;      /* pass to db_wait */
+    uint64_t lsn; /* of the last operation */
+    uint64_t end; /* pass to db_wait */
     size_t failed_expectation;
     uint64_t present_version;
 } DbCommit;

@@ -14,13 +14,18 @@
 typedef struct ReadView {
     Memtable *active;
     uint32_t immutable_count;
-    Memtable *immutables[MEMTABLES_MAX];  /* newest first */
-    uint64_t sealed_at[MEMTABLES_MAX];    /* everything below is in this one or in older ones */
+    Memtable *immutables[MEMTABLES_MAX]; /* newest first */
+    uint64_t sealed_at[MEMTABLES_MAX];   /* everything below is in this one or in older ones */
     Version *version;
 } ReadView;
 
 /* Why writers are slowed; shown in the status. */
-typedef enum ThrottleReason { THROTTLE_NONE = 0, THROTTLE_MEMTABLES, THROTTLE_LEVEL0, THROTTLE_COMPACTION } ThrottleReason;
+typedef enum ThrottleReason {
+    THROTTLE_NONE = 0,
+    THROTTLE_MEMTABLES,
+    THROTTLE_LEVEL0,
+    THROTTLE_COMPACTION
+} ThrottleReason;
 
 /* In the region. */
 typedef struct DbShared {
@@ -28,7 +33,8 @@ typedef struct DbShared {
     EpochDomain epochs;
 
     _Alignas(PORT_CACHE_LINE) ReadView *_Atomic view; /* guard for replacing: view lock */
-    _Alignas(PORT_CACHE_LINE) _Atomic uint64_t visible; /* every operation below is visible; guard: write lock */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint64_t
+        visible; /* every operation below is visible; guard: write lock */
     _Alignas(PORT_CACHE_LINE) Lock write_lock;
     _Alignas(PORT_CACHE_LINE) Lock view_lock;
     Lock flush_lock;
@@ -70,7 +76,7 @@ struct Db {
     WalOptions wal_options;
     EngineOptions options; /* as set up: sizes of the region */
     uint32_t slot_count;
-    int *latch_fds;        /* NULL in one process */
+    int *latch_fds; /* NULL in one process */
     Region region;
     DbShared *shared;
     Wal *wal;
@@ -101,7 +107,8 @@ Status db_check(const Db *db) MUST_CHECK; /* AIDB_FAILED once the store has fail
 /* Makes a new memtable active. Write lock held. AIDB_BUSY: no memory until a flush. */
 Status view_switch_memtable(Session *session) MUST_CHECK;
 /* Makes an edit durable, current and visible. */
-Status view_install(Session *session, const VersionEdit *edit, uint32_t flushed_memtables) MUST_CHECK;
+Status view_install(Session *session, const VersionEdit *edit,
+                    uint32_t flushed_memtables) MUST_CHECK;
 
 /* ---- background.c ---- */
 void progress_notify(DbShared *shared);

@@ -53,7 +53,8 @@ static const StatName stat_names[] = {
 static Status counters(const DbShared *shared, Buffer *text)
 {
     for (size_t i = 0; i < sizeof stat_names / sizeof stat_names[0]; i++)
-        RETURN_IF_FAILED(line(text, stat_names[i].name, slot_stat_sum(&shared->slots, stat_names[i].counter)));
+        RETURN_IF_FAILED(
+            line(text, stat_names[i].name, slot_stat_sum(&shared->slots, stat_names[i].counter)));
     uint64_t hits = slot_stat_sum(&shared->slots, STAT_CACHE_HITS);
     uint64_t misses = slot_stat_sum(&shared->slots, STAT_CACHE_MISSES);
     RETURN_IF_FAILED(ratio_line(text, "cache_hit_ratio", hits, hits + misses));
@@ -125,8 +126,9 @@ static Status status_text_of(Session *session, Buffer *text)
     uint64_t oldest;
     RETURN_IF_FAILED(line(text, "snapshots", count_snapshots(shared, &oldest)));
     RETURN_IF_FAILED(line(text, "oldest_snapshot", oldest));
-    RETURN_IF_FAILED(buffer_append_format(text, "throttle\t%s\n",
-                                          throttle_reason_name((ThrottleReason)atomic_load(&shared->throttle_reason))));
+    RETURN_IF_FAILED(buffer_append_format(
+        text, "throttle\t%s\n",
+        throttle_reason_name((ThrottleReason)atomic_load(&shared->throttle_reason))));
     RETURN_IF_FAILED(line(text, "throttle_rate", atomic_load(&shared->throttle_rate)));
     PickOptions options = pick_options(shared);
     uint64_t pending;
@@ -144,7 +146,8 @@ static Status levels_text_of(Session *session, Buffer *text)
     PickOptions options = pick_options(session->shared);
     LevelTargets targets;
     compaction_targets(version, &options, &targets);
-    RETURN_IF_FAILED(buffer_append_format(text, "level\ttables\tbytes\ttarget_bytes\tentries\tdeletes\trange_deletes\tcompacting\n"));
+    RETURN_IF_FAILED(buffer_append_format(
+        text, "level\ttables\tbytes\ttarget_bytes\tentries\tdeletes\trange_deletes\tcompacting\n"));
     for (int level = 0; level < LEVELS; level++) {
         uint64_t entries = 0, deletes = 0, ranges = 0, compacting = 0;
         for (uint32_t i = 0; i < version->levels[level].count; i++) {
@@ -155,9 +158,10 @@ static Status levels_text_of(Session *session, Buffer *text)
             compacting += atomic_load(&file->compacting) != 0;
         }
         RETURN_IF_FAILED(buffer_append_format(
-            text, "%d\t%u\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\n", level, version->levels[level].count,
-            (unsigned long long)version->levels[level].bytes, (unsigned long long)targets.bytes[level],
-            (unsigned long long)entries, (unsigned long long)deletes, (unsigned long long)ranges,
+            text, "%d\t%u\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\n", level,
+            version->levels[level].count, (unsigned long long)version->levels[level].bytes,
+            (unsigned long long)targets.bytes[level], (unsigned long long)entries,
+            (unsigned long long)deletes, (unsigned long long)ranges,
             (unsigned long long)compacting));
     }
     return AIDB_OK;

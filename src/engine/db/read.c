@@ -86,13 +86,14 @@ static Status probe_table(Session *session, const FileMeta *file, Probe *probe)
         return AIDB_OK;
     if (file->info.range_size > 0) {
         uint64_t cover;
-        RETURN_IF_FAILED(table_cover(&session->reader, &file->info, probe->key, probe->visible, &cover));
+        RETURN_IF_FAILED(
+            table_cover(&session->reader, &file->info, probe->key, probe->visible, &cover));
         if (cover > probe->cover)
             probe->cover = cover;
     }
     if (file->info.entries > 0)
-        RETURN_IF_FAILED(table_get(&session->reader, &file->info, probe->key, probe->hash, probe->visible, probe->entry,
-                                   &probe->found));
+        RETURN_IF_FAILED(table_get(&session->reader, &file->info, probe->key, probe->hash,
+                                   probe->visible, probe->entry, &probe->found));
     probe_decide(probe);
     return AIDB_OK;
 }
@@ -117,7 +118,8 @@ Status db_read_get(Session *session, Slice key, Entry *entry)
             if (version->levels[level].count == 0)
                 continue;
             uint32_t index = version_find_file(version, level, key);
-            if (index < version->levels[level].count && file_overlaps(version->levels[level].files[index], key, key))
+            if (index < version->levels[level].count &&
+                file_overlaps(version->levels[level].files[index], key, key))
                 RETURN_IF_FAILED(probe_table(session, version->levels[level].files[index], &probe));
         }
     }

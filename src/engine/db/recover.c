@@ -22,7 +22,8 @@ static Status apply(Session *session, const VersionEdit *edit, Version **version
     VersionSet *set = &session->shared->versions;
     Version *previous;
     lock_acquire(&set->manifest_lock, session->slot);
-    Status status = version_apply(db->versions, session->slot, edit, wal_durable(db->wal), version, &previous);
+    Status status =
+        version_apply(db->versions, session->slot, edit, wal_durable(db->wal), version, &previous);
     if (status == AIDB_OK && previous != NULL)
         version_release(db->versions, session->slot, previous);
     lock_release(&set->manifest_lock, session->slot);
@@ -53,16 +54,19 @@ static Status replay_record(Session *session, const WalRecord *record)
     uint32_t op_count, range_count;
     Status status = batch_check(record->payload, &op_count, &range_count);
     if (status != AIDB_OK)
-        return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch", (unsigned long long)record->lsn);
+        return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch",
+                          (unsigned long long)record->lsn);
     ReadView *view = atomic_load(&shared->view);
     uint64_t need = memtable_need(view->active, op_count, range_count, record->payload.size);
-    if (memtable_entries(view->active) > 0 && memtable_bytes(view->active) + need > shared->memtable_size) {
+    if (memtable_entries(view->active) > 0 &&
+        memtable_bytes(view->active) + need > shared->memtable_size) {
         bool did;
         RETURN_IF_FAILED(view_switch_memtable(session));
         RETURN_IF_FAILED(flush_immutables(session, &did));
         view = atomic_load(&shared->view);
     }
-    RETURN_IF_FAILED(memtable_secure(view->active, session->slot, op_count, range_count, record->payload.size));
+    RETURN_IF_FAILED(
+        memtable_secure(view->active, session->slot, op_count, range_count, record->payload.size));
     uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
     size_t cursor = 0;
     BatchOp op;
@@ -83,8 +87,8 @@ static Status replay(Session *session, uint64_t end)
     Db *db = session->db;
     VersionSet *set = &session->shared->versions;
     WalReader *reader;
-    RETURN_IF_FAILED(wal_reader_create(&db->wal_options, set->starts, set->start_count, atomic_load(&set->flushed_lsn),
-                                       end, &reader));
+    RETURN_IF_FAILED(wal_reader_create(&db->wal_options, set->starts, set->start_count,
+                                       atomic_load(&set->flushed_lsn), end, &reader));
     Status status;
     WalRecord record;
     while ((status = wal_reader_next(reader, &record)) == AIDB_OK) {
@@ -111,7 +115,8 @@ Status db_recover(Db *db, Session *session)
     if (!port_random(&recovery.nonce, sizeof recovery.nonce))
         return status_set(AIDB_IO, "could not get random bytes from the operating system");
     Version *version;
-    VersionEdit take = {.new_incarnation = true, .incarnation = recovery.incarnation, .nonce = recovery.nonce};
+    VersionEdit take = {
+        .new_incarnation = true, .incarnation = recovery.incarnation, .nonce = recovery.nonce};
     RETURN_IF_FAILED(apply(session, &take, &version));
     RETURN_IF_FAILED(wal_recover(db->wal, session->slot, &recovery));
     VersionEdit begin = {.new_start = true, .start = recovery.next};
@@ -125,10 +130,12 @@ Status db_recover(Db *db, Session *session)
     throttle_update(session);
     shared->recovery_us = (port_monotonic_ns() - started) / 1000u;
     atomic_store(&shared->recovered, 1);
-    server_log(LOG_LEVEL_INFO, "recovered %llu log records up to LSN %llu in %llu ms (%s stop); the log goes on at LSN %llu",
+    server_log(LOG_LEVEL_INFO,
+               "recovered %llu log records up to LSN %llu in %llu ms (%s stop); the log goes on at "
+               "LSN %llu",
                (unsigned long long)shared->recovered_records, (unsigned long long)recovery.end,
-               (unsigned long long)(shared->recovery_us / 1000u), recovery.clean ? "clean" : "unclean",
-               (unsigned long long)recovery.next.first_lsn);
+               (unsigned long long)(shared->recovery_us / 1000u),
+               recovery.clean ? "clean" : "unclean", (unsigned long long)recovery.next.first_lsn);
     return AIDB_OK;
 }
 

@@ -19,8 +19,8 @@ typedef struct LevelIter {
     TableReader *reader;
     FileMeta **files;
     uint32_t count;
-    uint32_t index;  /* of the open table */
-    Iter *table;     /* NULL: none open */
+    uint32_t index; /* of the open table */
+    Iter *table;    /* NULL: none open */
     bool readahead;
 } LevelIter;
 
@@ -38,7 +38,8 @@ static Status level_open(LevelIter *iter, uint32_t index)
     iter_destroy(iter->table);
     iter->table = NULL;
     iter->index = index;
-    return table_iter_create(iter->reader, &iter->files[index]->info, iter->readahead, &iter->table);
+    return table_iter_create(iter->reader, &iter->files[index]->info, iter->readahead,
+                             &iter->table);
 }
 
 /* Moves to the first entry of the tables after the open one until there is an entry. */
@@ -142,11 +143,17 @@ static void level_destroy(Iter *base)
     free(iter);
 }
 
-static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t count, bool readahead, Iter **out)
+static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t count,
+                                bool readahead, Iter **out)
 {
     static const IterOps ops = {
-        .seek_first = level_seek_first, .seek_last = level_seek_last, .seek = level_seek,
-        .seek_before = level_seek_before, .next = level_next, .prev = level_prev, .destroy = level_destroy,
+        .seek_first = level_seek_first,
+        .seek_last = level_seek_last,
+        .seek = level_seek,
+        .seek_before = level_seek_before,
+        .next = level_next,
+        .prev = level_prev,
+        .destroy = level_destroy,
     };
     *out = NULL;
     LevelIter *iter = calloc(1, sizeof *iter);
@@ -260,7 +267,8 @@ static Status sources_open(Session *session, const DbScan *scan, Sources *source
         if (end == first)
             continue;
         Iter *iter;
-        RETURN_IF_FAILED(level_iter_create(&session->reader, files + first, end - first, false, &iter));
+        RETURN_IF_FAILED(
+            level_iter_create(&session->reader, files + first, end - first, false, &iter));
         RETURN_IF_FAILED(sources_add(sources, iter));
     }
     size_t count = sources->count;
@@ -283,7 +291,8 @@ static uint64_t sources_cover(const Sources *sources, Slice key, uint64_t visibl
 {
     uint64_t cover = 0;
     for (size_t i = 0; i < sources->range_count; i++) {
-        uint64_t lsn = range_fragments_cover(sources->ranges[i].items, sources->ranges[i].count, key, visible);
+        uint64_t lsn =
+            range_fragments_cover(sources->ranges[i].items, sources->ranges[i].count, key, visible);
         if (lsn > cover)
             cover = lsn;
     }
@@ -337,7 +346,8 @@ static Status walk_forward(Session *session, Sources *sources, Walk *walk)
         const Entry *entry = &iter->entry;
         if (scan->to.size > 0 && slice_compare(entry->key, scan->to) >= 0)
             break;
-        if (entry->lsn <= walk->visible && !(decided && slice_equal(entry->key, buffer_slice(&session->key)))) {
+        if (entry->lsn <= walk->visible &&
+            !(decided && slice_equal(entry->key, buffer_slice(&session->key)))) {
             decided = true;
             RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
             if (is_live(sources, entry, walk->visible) && !emit(walk, entry))
@@ -361,7 +371,8 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
     bool pending = false; /* session->key and value hold the newest visible version met of a key */
     Entry best = {0};
     for (;;) {
-        bool more = iter->valid && (scan->from.size == 0 || slice_compare(iter->entry.key, scan->from) >= 0);
+        bool more = iter->valid &&
+                    (scan->from.size == 0 || slice_compare(iter->entry.key, scan->from) >= 0);
         if (pending && (!more || !slice_equal(iter->entry.key, buffer_slice(&session->key)))) {
             pending = false;
             best.key = buffer_slice(&session->key);
@@ -375,7 +386,8 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
         if (entry->lsn <= walk->visible) {
             best = *entry;
             RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
-            RETURN_IF_FAILED(buffer_set(&session->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
+            RETURN_IF_FAILED(
+                buffer_set(&session->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
             pending = true;
         }
         RETURN_IF_FAILED(iter->ops->prev(iter));
@@ -384,8 +396,8 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
     return AIDB_OK;
 }
 
-Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan, bool (*row)(void *arg, const Entry *entry),
-               void *arg, bool *ended, uint64_t *at)
+Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
+               bool (*row)(void *arg, const Entry *entry), void *arg, bool *ended, uint64_t *at)
 {
     *ended = false;
     Sources sources = {0};
@@ -399,7 +411,8 @@ Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan, bool (*r
     Status status;
     walk.visible = session->read_lsn;
     OUT_IF_FAILED(sources_open(session, scan, &sources));
-    OUT_IF_FAILED(scan->reverse ? walk_backward(session, &sources, &walk) : walk_forward(session, &sources, &walk));
+    OUT_IF_FAILED(scan->reverse ? walk_backward(session, &sources, &walk)
+                                : walk_forward(session, &sources, &walk));
     *ended = walk.ended;
 out:
     sources_close(&sources);

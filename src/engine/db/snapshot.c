@@ -25,7 +25,8 @@ Status db_snapshot_acquire(Session *session, uint64_t *lsn)
         atomic_store(place, *lsn);
         return AIDB_OK;
     }
-    Status status = status_set(AIDB_LIMIT, "a session can hold %d snapshots, and does", SLOT_SNAPSHOTS);
+    Status status =
+        status_set(AIDB_LIMIT, "a session can hold %d snapshots, and does", SLOT_SNAPSHOTS);
     status_hint("Release snapshots that are no longer read.");
     return status;
 }
@@ -34,7 +35,8 @@ void db_snapshot_release(Session *session, uint64_t lsn)
 {
     for (int i = 0; i < SLOT_SNAPSHOTS; i++) {
         if (atomic_load_explicit(&session->slot->snapshots[i], memory_order_relaxed) == lsn) {
-            atomic_store_explicit(&session->slot->snapshots[i], SNAPSHOT_NONE, memory_order_release);
+            atomic_store_explicit(&session->slot->snapshots[i], SNAPSHOT_NONE,
+                                  memory_order_release);
             return;
         }
     }
@@ -59,7 +61,8 @@ Status snapshots_collect(DbShared *shared, uint64_t **lsns, size_t *count)
         Slot *slot = &shared->slots.slots[s];
         for (int i = 0; i < SLOT_SNAPSHOTS; i++) {
             uint64_t lsn = atomic_load(&slot->snapshots[i]);
-            while (lsn == SNAPSHOT_CLAIM) { /* a few instructions long; a dead claimer means a reset */
+            while (lsn ==
+                   SNAPSHOT_CLAIM) { /* a few instructions long; a dead claimer means a reset */
                 sched_yield();
                 lsn = atomic_load(&slot->snapshots[i]);
                 if (atomic_load(&shared->failed))
@@ -83,7 +86,8 @@ uint64_t snapshots_oldest(DbShared *shared)
 {
     uint64_t visible = atomic_load(&shared->visible);
     uint64_t oldest = visible > 0 ? visible - 1 : 0;
-    atomic_thread_fence(memory_order_seq_cst); /* a claim not seen below reads an LSN at or above this one */
+    atomic_thread_fence(
+        memory_order_seq_cst); /* a claim not seen below reads an LSN at or above this one */
     for (uint32_t s = 0; s < shared->slots.count; s++) {
         for (int i = 0; i < SLOT_SNAPSHOTS; i++) {
             uint64_t lsn = atomic_load(&shared->slots.slots[s].snapshots[i]);

@@ -10,11 +10,11 @@
 
 #include "engine/db/db_internal.h"
 
-#define RATE_MAX ((double)(256u << 20)) /* bytes a second where slowing begins */
-#define RATE_MIN ((double)(512u << 10))
-#define CREDIT_NS 1000000u              /* debts below this are not worth a sleep */
-#define SLEEP_MAX_MS 50
-#define PENDING_SLOW ((double)(16ull << 30))
+#define RATE_MAX      ((double)(256u << 20)) /* bytes a second where slowing begins */
+#define RATE_MIN      ((double)(512u << 10))
+#define CREDIT_NS     1000000u /* debts below this are not worth a sleep */
+#define SLEEP_MAX_MS  50
+#define PENDING_SLOW  ((double)(16ull << 30))
 #define PENDING_LIMIT ((double)(64ull << 30))
 
 const char *throttle_reason_name(ThrottleReason reason)
@@ -101,7 +101,10 @@ Status throttle_write(Session *session, uint64_t bytes)
     while (status == AIDB_OK && now < start && atomic_load(&shared->throttle_rate) != 0) {
         uint64_t left_ms = (start - now) / 1000000u;
         uint32_t seen = progress_now(shared);
-        status = progress_wait(session, seen, left_ms < 1 ? 1 : left_ms > SLEEP_MAX_MS ? SLEEP_MAX_MS : (int)left_ms);
+        status = progress_wait(session, seen,
+                               left_ms < 1              ? 1
+                               : left_ms > SLEEP_MAX_MS ? SLEEP_MAX_MS
+                                                        : (int)left_ms);
         uint64_t later = port_monotonic_ns();
         slot_count(session->slot, STAT_STALL_US, (later - now) / 1000u);
         now = later;

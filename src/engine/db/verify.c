@@ -41,7 +41,8 @@ static bool overlap(const NewFile *before, const NewFile *after)
     return order > 0 || (order == 0 && !before->largest_exclusive);
 }
 
-static Status verify_tables(const char *directory, ManifestState *store, bool online, DamageReport report, void *arg)
+static Status verify_tables(const char *directory, ManifestState *store, bool online,
+                            DamageReport report, void *arg)
 {
     Status status = AIDB_OK;
     char *sst = path_join(directory, "sst");
@@ -60,7 +61,8 @@ static Status verify_tables(const char *directory, ManifestState *store, bool on
             status = status_set(AIDB_NO_MEMORY, "out of memory");
             goto out;
         }
-        if (i > 0 && table->level > 0 && store->files[i - 1].level == table->level && overlap(&store->files[i - 1], table))
+        if (i > 0 && table->level > 0 && store->files[i - 1].level == table->level &&
+            overlap(&store->files[i - 1], table))
             report(arg, path, 0, "overlaps the table before it in its level");
         if (!file_exists(path)) {
             if (!online || still_live(directory, table->info.number))
@@ -101,8 +103,9 @@ Status db_verify(const char *directory, bool online, DamageReport report, void *
                           .segment_size = store.identity.wal_segment_size,
                           .ring_size = store.identity.wal_ring_size};
     memcpy(options.system_id, store.identity.system_id, sizeof options.system_id);
-    OUT_IF_FAILED(wal_verify(&options, store.counters.starts, store.counters.start_count, store.counters.flushed_lsn,
-                             store.counters.horizon, online, report, arg));
+    OUT_IF_FAILED(wal_verify(&options, store.counters.starts, store.counters.start_count,
+                             store.counters.flushed_lsn, store.counters.horizon, online, report,
+                             arg));
 out:
     manifest_state_deinit(&store);
     free(wal);

@@ -22,7 +22,8 @@ static ReadView *view_alloc(Session *session)
 }
 
 /* Cannot fail: the memory is there. */
-static void view_replace_with(Session *session, ReadView *view, void (*change)(ReadView *view, void *arg), void *arg)
+static void view_replace_with(Session *session, ReadView *view,
+                              void (*change)(ReadView *view, void *arg), void *arg)
 {
     DbShared *shared = session->shared;
     lock_acquire(&shared->view_lock, session->slot);
@@ -46,8 +47,10 @@ static void change_switch(ReadView *view, void *arg)
 {
     Switch *swap = arg;
     if (view->active != NULL) {
-        memmove(view->immutables + 1, view->immutables, view->immutable_count * sizeof view->immutables[0]);
-        memmove(view->sealed_at + 1, view->sealed_at, view->immutable_count * sizeof view->sealed_at[0]);
+        memmove(view->immutables + 1, view->immutables,
+                view->immutable_count * sizeof view->immutables[0]);
+        memmove(view->sealed_at + 1, view->sealed_at,
+                view->immutable_count * sizeof view->sealed_at[0]);
         view->immutables[0] = view->active;
         view->sealed_at[0] = swap->sealed_at;
         view->immutable_count++;
@@ -100,7 +103,8 @@ Status view_install(Session *session, const VersionEdit *edit, uint32_t flushed_
     if (next == NULL)
         return AIDB_NO_MEMORY;
     lock_acquire(&shared->versions.manifest_lock, session->slot);
-    Status status = version_apply(db->versions, session->slot, edit, wal_durable(db->wal), &install.version, &previous);
+    Status status = version_apply(db->versions, session->slot, edit, wal_durable(db->wal),
+                                  &install.version, &previous);
     if (status == AIDB_OK) {
         view_replace_with(session, next, change_install, &install);
         if (previous != NULL)

@@ -36,7 +36,8 @@ static bool changed_since(const ReadView *view, Slice key, uint64_t since)
 }
 
 /* Reads what the expectations are about. *at: the LSN; *flushed: the tables that were looked at. */
-static Status read_expectations(Session *session, const DbWrite *write, uint64_t *at, uint64_t *flushed, DbCommit *commit)
+static Status read_expectations(Session *session, const DbWrite *write, uint64_t *at,
+                                uint64_t *flushed, DbCommit *commit)
 {
     /* Before the read point: all that comes after it is then in memtables as long as this stands. */
     *flushed = atomic_load(&session->shared->versions.flushed_lsn);
@@ -58,9 +59,9 @@ static Status read_expectations(Session *session, const DbWrite *write, uint64_t
         if (!met) {
             commit->failed_expectation = index;
             commit->present_version = version;
-            status = version != 0
-                         ? status_set(AIDB_EXPECTATION, "the key is at version %llu", (unsigned long long)version)
-                         : status_set(AIDB_EXPECTATION, "the key does not exist");
+            status = version != 0 ? status_set(AIDB_EXPECTATION, "the key is at version %llu",
+                                               (unsigned long long)version)
+                                  : status_set(AIDB_EXPECTATION, "the key does not exist");
             break;
         }
         index++;
@@ -98,13 +99,15 @@ static Status secure_memtable(Session *session, const DbWrite *write)
 {
     DbShared *shared = session->shared;
     ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
-    uint64_t need = memtable_need(view->active, write->op_count, write->range_count, write->ops.size);
+    uint64_t need =
+        memtable_need(view->active, write->op_count, write->range_count, write->ops.size);
     uint64_t used = memtable_bytes(view->active);
     if (memtable_entries(view->active) > 0 && used + need > shared->memtable_size) {
         RETURN_IF_FAILED(view_switch_memtable(session));
         view = atomic_load_explicit(&shared->view, memory_order_acquire);
     }
-    return memtable_secure(view->active, session->slot, write->op_count, write->range_count, write->ops.size);
+    return memtable_secure(view->active, session->slot, write->op_count, write->range_count,
+                           write->ops.size);
 }
 
 /* Adds the operations to the active memtable. Cannot fail. */
@@ -126,8 +129,8 @@ static void insert(Session *session, const DbWrite *write, uint64_t payload_lsn,
 /* One attempt under the write lock. AIDB_BUSY: wait as *wait tells and try again. */
 typedef enum WaitFor { WAIT_NOTHING, WAIT_LOG, WAIT_MEMTABLE } WaitFor;
 
-static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uint64_t at, uint64_t flushed,
-                      DbCommit *commit, WaitFor *wait)
+static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uint64_t at,
+                      uint64_t flushed, DbCommit *commit, WaitFor *wait)
 {
     Db *db = session->db;
     DbShared *shared = session->shared;
@@ -167,8 +170,9 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
     *commit = (DbCommit){0};
     RETURN_IF_FAILED(db_check(db));
     if (write->ops.size > db->options.batch_max) {
-        Status status = status_set(AIDB_LIMIT, "a batch of %zu bytes is larger than batch_max (%llu bytes)",
-                                   write->ops.size, (unsigned long long)db->options.batch_max);
+        Status status =
+            status_set(AIDB_LIMIT, "a batch of %zu bytes is larger than batch_max (%llu bytes)",
+                       write->ops.size, (unsigned long long)db->options.batch_max);
         status_hint("Split the batch, or raise batch_max and perhaps memory.");
         return status;
     }
@@ -183,9 +187,10 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
             RETURN_IF_FAILED(status);
         }
         uint32_t seen = progress_now(shared);
-        WaitFor wait;
+        WaitFor wait = WAIT_NOTHING;
         lock_acquire(&shared->write_lock, session->slot);
-        Status status = db_failed(db) ? db_check(db) : attempt(session, write, hash, at, flushed, commit, &wait);
+        Status status = db_failed(db) ? db_check(db)
+                                      : attempt(session, write, hash, at, flushed, commit, &wait);
         lock_release(&shared->write_lock, session->slot);
         if (status == AIDB_OK)
             break;
