@@ -1,5 +1,6 @@
 /* config_test.c - the table of settings, values as text, and the reader of aidb.yaml. */
 #include "config.h"
+#include "config/pidfile.h"
 #include "config/settings.h"
 
 #include <check.h>
@@ -7,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static Status parse(const char *text, Config *config)
 {
@@ -402,6 +405,70 @@ START_TEST(shown_with_sources)
 }
 END_TEST
 
+START_TEST(pid_file_locks_and_tells)
+{
+    const char *base = getenv("TMPDIR");
+    char directory[256], path[300];
+    snprintf(directory, sizeof directory, "%s/aidb-config-XXXXXX", base != NULL ? base : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/" PIDFILE_NAME, directory);
+
+    PidFile file, second;
+    PidInfo got;
+    bool held = true;
+    ck_assert_int_eq(pidfile_read(directory, &got, &held), AIDB_NOT_FOUND);
+    ck_assert(!held);
+    ck_assert_int_eq(pidfile_lock(directory, &file), AIDB_OK);
+    PidInfo info = {.pid = getpid(),
+                    .unix_uri = "aidb+unix:/x",
+                    .started = 5,
+                    .state = "recovering",
+                    .version = "1",
+                    .crash_restarts = 2};
+    ck_assert_int_eq(pidfile_write(&file, &info), AIDB_OK);
+    ck_assert_int_eq(pidfile_lock(directory, &second), AIDB_LOCKED);
+    ck_assert_ptr_nonnull(strstr(status_text(), "aidb+unix:/x"));
+    ck_assert_int_eq(pidfile_read(directory, &got, &held), AIDB_OK);
+    ck_assert(held);
+    ck_assert_mem_eq(&got, &info, sizeof info);
+    memcpy(info.state, "ready", 6); /* shorter than before: nothing of the old text is left */
+    ck_assert_int_eq(pidfile_write(&file, &info), AIDB_OK);
+    ck_assert_int_eq(pidfile_read(directory, &got, &held), AIDB_OK);
+    ck_assert_str_eq(got.state, "ready");
+    ck_assert_uint_eq(got.crash_restarts, 2);
+
+    /* A child that lives on keeps the lock. */
+    int stop[2];
+    ck_assert_int_eq(pipe(stop), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        close(stop[1]);
+        _exit(read(stop[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    close(stop[0]);
+    pidfile_forget(&file);
+    ck_assert_int_eq(pidfile_lock(directory, &second), AIDB_LOCKED);
+    close(stop[1]);
+    ck_assert_int_eq(waitpid(child, NULL, 0), child);
+    ck_assert_int_eq(pidfile_lock(directory, &second), AIDB_OK);
+    pidfile_release(&second);
+    pidfile_release(&second);
+    ck_assert_int_ne(access(path, F_OK), 0);
+
+    FILE *garbage = fopen(path, "w");
+    ck_assert_ptr_nonnull(garbage);
+    fputs("no number", garbage);
+    fclose(garbage);
+    ck_assert_int_eq(pidfile_read(directory, &got, &held), AIDB_OK);
+    ck_assert(!held);
+    ck_assert_int_eq(got.pid, 0);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(rmdir(directory), 0);
+    ck_assert_int_eq(pidfile_lock(directory, &file), AIDB_NO_DATABASE);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("config");
@@ -423,6 +490,7 @@ int main(void)
     tcase_add_test(tests, differences);
     tcase_add_test(tests, described_lines_have_nine_columns);
     tcase_add_test(tests, shown_with_sources);
+    tcase_add_test(tests, pid_file_locks_and_tells);
 
     Suite *suite = suite_create("config");
     suite_add_tcase(suite, tests);

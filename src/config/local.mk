@@ -1,5 +1,7 @@
 noinst_LTLIBRARIES += %D%/libconfig.la
 %C%_libconfig_la_SOURCES = \
+	%D%/pidfile.h \
+	%D%/pidfile.c \
 	%D%/settings.h \
 	%D%/settings_internal.h \
 	%D%/settings.c \

@@ -159,6 +159,8 @@ void latch_wake(Slot *slot);
  * check again - a wake between check and wait is not lost. Returns early on a signal. `other_fd`
  * (-1: none) is waited for too: true means it is readable or closed. */
 bool latch_wait(Slot *slot, int other_fd, int timeout_ms);
+/* The same for what `events` (of poll) names: a client's socket that can take more. */
+bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms);
 
 /* ---- lock ------------------------------------------------------------------------------------ */
 

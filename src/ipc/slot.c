@@ -123,18 +123,23 @@ void latch_wake(Slot *slot)
 
 bool latch_wait(Slot *slot, int other_fd, int timeout_ms)
 {
+    return latch_wait_for(slot, other_fd, POLLIN, timeout_ms);
+}
+
+bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms)
+{
     uint32_t state = LATCH_AWAKE;
     if (!atomic_compare_exchange_strong(&slot->sleeping, &state, LATCH_SLEEPING)) {
         atomic_store(&slot->sleeping, LATCH_AWAKE);
         return false;
     }
-    bool readable = false;
+    bool ready_fd = false;
     if (slot->latch_fd < 0 && other_fd < 0) {
         port_futex_wait(&slot->sleeping, LATCH_SLEEPING, timeout_ms);
     } else {
         struct pollfd fds[2] = {
             {.fd = slot->latch_fd, .events = POLLIN},
-            {.fd = other_fd, .events = POLLIN},
+            {.fd = other_fd, .events = events},
         };
         int ready = poll(fds, 2, timeout_ms);
         if (ready > 0 && fds[0].revents != 0) {
@@ -142,10 +147,10 @@ bool latch_wait(Slot *slot, int other_fd, int timeout_ms)
             ssize_t got = read(slot->latch_fd, &count, sizeof count);
             (void)got;
         }
-        readable = ready > 0 && fds[1].revents != 0;
+        ready_fd = ready > 0 && fds[1].revents != 0;
     }
     atomic_store(&slot->sleeping, LATCH_AWAKE);
-    return readable;
+    return ready_fd;
 }
 
 void epoch_init(EpochDomain *domain, SlotTable *slots)

@@ -1,0 +1,47 @@
+/*
+ * pidfile.h - postmaster.pid: the lock on a data directory and what its holder says about itself.
+ *
+ * The lock (flock on the file, inherited by every child) is the only truth about "is it in use"; the
+ * text is for people and tools. Whoever opens a store for writing holds it: the postmaster, a program
+ * with the library, an offline tool. Line by line: pid; "aidb+unix:PATH" or empty; "aidb://HOST:PORT"
+ * or empty; start time in seconds since 1970; state; version; restarts after crashes.
+ *
+ * The file is written in place: replacing it would leave the lock on a file that nobody sees.
+ */
+#ifndef AIDB_CONFIG_PIDFILE_H
+#define AIDB_CONFIG_PIDFILE_H
+
+#include "common/status.h"
+#include <stdint.h>
+
+#define PIDFILE_NAME "postmaster.pid"
+
+typedef struct PidInfo {
+    int pid;
+    char unix_uri[256];
+    char tcp_uri[320];
+    uint64_t started; /* seconds since 1970 */
+    char state[16];   /* starting recovering ready stopping; embedded */
+    char version[16];
+    uint32_t crash_restarts;
+} PidInfo;
+
+typedef struct PidFile {
+    int fd; /* -1: not locked */
+    char *path;
+} PidFile;
+
+/* Takes the lock. AIDB_LOCKED: somebody has it; the message says who, the hint where to connect.
+ * AIDB_NO_DATABASE: there is no such directory. The descriptor is inherited by children. */
+Status pidfile_lock(const char *directory, PidFile *file) MUST_CHECK;
+Status pidfile_write(const PidFile *file, const PidInfo *info) MUST_CHECK;
+/* Removes the file and gives the lock back. Safe when not locked. */
+void pidfile_release(PidFile *file);
+/* In a forked child of a program: closes the descriptor, leaving file and lock to the parent. */
+void pidfile_forget(PidFile *file);
+
+/* What the file says, and whether anybody holds the lock. A missing file is AIDB_NOT_FOUND. Takes
+ * nothing; text that is not as expected leaves its fields empty. */
+Status pidfile_read(const char *directory, PidInfo *info, bool *held) MUST_CHECK;
+
+#endif
