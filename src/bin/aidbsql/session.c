@@ -1,0 +1,232 @@
+#include "config.h"
+#include "bin/aidbsql/session.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#include "bin/aidbsql/interrupt.h"
+#include "bin/aidbsql/mem.h"
+
+/* How long to wait for a server that is starting or recovering. */
+#define START_WAIT_SECONDS 30
+
+void session_init(Session *session)
+{
+    *session = (Session){0};
+    output_init(&session->output);
+}
+
+void session_deinit(Session *session)
+{
+    output_deinit(&session->output);
+    for (size_t i = 0; i < session->variable_count; i++) {
+        free(session->variables[i].name);
+        free(session->variables[i].value);
+    }
+    free(session->variables);
+    free(session->conditions);
+    free(session->target);
+    buffer_deinit(&session->last_statement);
+    *session = (Session){0};
+}
+
+void session_set_target(Session *session, const char *target)
+{
+    char *copy = mem_copy_string(target);
+    free(session->target);
+    session->target = copy;
+    session->target_is_directory =
+        strncmp(target, "aidb://", 7) != 0 && strncmp(target, "aidb+", 5) != 0;
+}
+
+/* --- Opening -------------------------------------------------------------------------------- */
+
+/* What postmaster.pid says. Both are empty when there is no such file or it says nothing. */
+typedef struct PidFile {
+    char uri[512];
+    char state[32];
+} PidFile;
+
+static void read_pid_file(const char *directory, PidFile *pid_file)
+{
+    *pid_file = (PidFile){0};
+    char *path = mem_format("%s/postmaster.pid", directory);
+    FILE *file = fopen(path, "re");
+    free(path);
+    if (file == NULL)
+        return;
+    char line[512];
+    for (int number = 1; number <= 5 && fgets(line, sizeof line, file) != NULL; number++) {
+        line[strcspn(line, "\r\n")] = '\0';
+        if (number == 2 && strncmp(line, "aidb+unix:", 10) == 0)
+            snprintf(pid_file->uri, sizeof pid_file->uri, "%s", line);
+        else if (number == 5)
+            snprintf(pid_file->state, sizeof pid_file->state, "%.*s",
+                     (int)sizeof pid_file->state - 1, line);
+    }
+    fclose(file);
+}
+
+static aidb_status open_name(Session *session, const char *name, bool embedded)
+{
+    const aidb_option server_options[] = {{"application", "aidbsql"}, {NULL, NULL}};
+    aidb_status status = aidb_open(name, embedded ? NULL : server_options, &session->db);
+    if (status != AIDB_OK)
+        return status;
+    free(session->address);
+    session->address = mem_copy_string(name);
+    session->embedded = embedded;
+    return AIDB_OK;
+}
+
+static aidb_status open_directory(Session *session)
+{
+    for (int waited_ms = 0;; waited_ms += 100) {
+        PidFile pid_file;
+        read_pid_file(session->target, &pid_file);
+        if (pid_file.uri[0] != '\0') {
+            aidb_status status = open_name(session, pid_file.uri, false);
+            if (status != AIDB_CONNECTION && status != AIDB_BUSY)
+                return status;
+        }
+        aidb_status status = open_name(session, session->target, true);
+        if (status != AIDB_LOCKED)
+            return status;
+        /* Somebody has it: a server that does not listen yet, or another program. */
+        bool starting = strcmp(pid_file.state, "starting") == 0 ||
+                        strcmp(pid_file.state, "recovering") == 0;
+        if (!starting || waited_ms >= START_WAIT_SECONDS * 1000 || interrupt_pending())
+            return status;
+        const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
+        nanosleep(&pause, NULL);
+    }
+}
+
+aidb_status session_open(Session *session)
+{
+    aidb_status status = session->target_is_directory ? open_directory(session)
+                                                      : open_name(session, session->target, false);
+    if (status == AIDB_OK)
+        interrupt_watch(session->db);
+    return status;
+}
+
+aidb_status session_close(Session *session)
+{
+    interrupt_watch(NULL);
+    session_end_batch(session);
+    aidb_batch_destroy(session->writes);
+    session->writes = NULL;
+    aidb_snapshot_destroy(session->snapshot);
+    session->snapshot = NULL;
+    aidb *db = session->db;
+    session->db = NULL;
+    free(session->address);
+    session->address = NULL;
+    return aidb_close(db);
+}
+
+/* --- Batch ------------------------------------------------------------------------------------ */
+
+void session_begin_batch(Session *session)
+{
+    session->batch = overlay_create();
+    session->batch_failed = false;
+    session->batch_durability = AIDB_DEFAULT;
+}
+
+void session_end_batch(Session *session)
+{
+    overlay_destroy(session->batch);
+    session->batch = NULL;
+    session->batch_failed = false;
+    for (size_t i = 0; i < session->condition_count; i++)
+        free(session->conditions[i].key);
+    session->condition_count = 0;
+}
+
+void session_add_condition(Session *session, Slice key, aidb_expect expect, uint64_t version)
+{
+    if (session->condition_count == session->condition_capacity) {
+        session->condition_capacity =
+            session->condition_capacity > 0 ? session->condition_capacity * 2 : 8;
+        session->conditions = mem_resize(session->conditions, session->condition_capacity *
+                                                                  sizeof *session->conditions);
+    }
+    session->conditions[session->condition_count++] = (Condition){
+        .key = mem_copy_bytes(key), .key_size = key.size, .expect = expect, .version = version};
+}
+
+/* --- Variables -------------------------------------------------------------------------------- */
+
+static Variable *find_variable(const Session *session, const char *name)
+{
+    for (size_t i = 0; i < session->variable_count; i++) {
+        if (strcmp(session->variables[i].name, name) == 0)
+            return &session->variables[i];
+    }
+    return NULL;
+}
+
+const char *session_variable(const Session *session, const char *name)
+{
+    const Variable *variable = find_variable(session, name);
+    return variable != NULL ? variable->value : NULL;
+}
+
+void session_set_variable(Session *session, const char *name, const char *value)
+{
+    Variable *variable = find_variable(session, name);
+    if (value == NULL) {
+        if (variable == NULL)
+            return;
+        free(variable->name);
+        free(variable->value);
+        *variable = session->variables[--session->variable_count];
+        return;
+    }
+    if (variable == NULL) {
+        session->variables = mem_resize(session->variables, (session->variable_count + 1) *
+                                                                sizeof *session->variables);
+        variable = &session->variables[session->variable_count++];
+        *variable = (Variable){.name = mem_copy_string(name)};
+    }
+    char *copy = mem_copy_string(value);
+    free(variable->value);
+    variable->value = copy;
+}
+
+/* --- Failures --------------------------------------------------------------------------------- */
+
+void session_explain(Diagnostic *diagnostic, aidb_status status, size_t offset, size_t length)
+{
+    static const char mark[] = "\nhint: ";
+    const char *text = aidb_error_message();
+    const char *hint = strstr(text, mark);
+    size_t size = hint != NULL ? (size_t)(hint - text) : strlen(text);
+    if (size == 0)
+        diagnostic_set(diagnostic, offset, length, "%s", status_name(status));
+    else
+        diagnostic_set(diagnostic, offset, length, "%.*s", (int)size, text);
+    if (hint != NULL)
+        diagnostic_hint(diagnostic, "%s", hint + sizeof mark - 1);
+}
+
+Outcome session_outcome(const Session *session, aidb_status status)
+{
+    switch (status) {
+    case AIDB_OK:
+        return OUTCOME_OK;
+    case AIDB_EXPECTATION:
+        return OUTCOME_UNMET;
+    case AIDB_CONNECTION:
+    case AIDB_PROTOCOL:
+    case AIDB_CLOSED:
+        return OUTCOME_LOST;
+    case AIDB_UNKNOWN:
+    case AIDB_FAILED:
+        return session->embedded ? OUTCOME_ERROR : OUTCOME_LOST;
+    default:
+        return OUTCOME_ERROR;
+    }
+}
