@@ -63,7 +63,10 @@ load_check() {
                 split($1, part, "/")
                 n = part[2] + 0
                 split($2, value, ":")
-                if (value[1] != n || length(value[2]) != n % 97 * n % 1009 + 1) print "wrong value: " substr($0, 1, 80)
+                if (value[1] != n || length(value[2]) != n % 97 * n % 1009 + 1) {
+                    print "wrong value: " substr($0, 1, 80)
+                    if (++wrong > 5) exit
+                }
                 seen[n] = 1
                 if (n > last) last = n
             }
