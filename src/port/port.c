@@ -59,6 +59,16 @@ void port_futex_wake(_Atomic uint32_t *word, int count)
     syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
+void port_populate_write(void *memory, size_t size)
+{
+#ifdef MADV_POPULATE_WRITE /* Linux 5.14; without it the first writer takes the faults */
+    (void)madvise(memory, size, MADV_POPULATE_WRITE);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
 _Atomic uint32_t *port_wipe_on_fork_create(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -26,6 +26,10 @@ void port_futex_wake(_Atomic uint32_t *word, int count);
 _Atomic uint32_t *port_wipe_on_fork_create(void);
 void port_wipe_on_fork_destroy(_Atomic uint32_t *word);
 
+/* Maps the pages of `memory` (page-aligned) for writing without changing them, so that no page fault
+ * happens later; does nothing where the system cannot. */
+void port_populate_write(void *memory, size_t size);
+
 /* Sets what ps shows for this process. port_title_init is called first in main, before argv is
  * used; the area of argv and environ is overwritten from then on. */
 void port_title_init(int argc, char **argv);
