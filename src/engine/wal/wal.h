@@ -25,7 +25,7 @@
 #include "engine/base/base.h"
 #include "ipc/ipc.h"
 
-#define WAL_RECORD_HEADER_SIZE 40u
+#define WAL_RECORD_HEADER_SIZE  40u
 #define WAL_SEGMENT_HEADER_SIZE 4096u
 
 /* An incarnation and where its log begins; the manifest keeps the list of those the log still needs,
@@ -40,8 +40,9 @@ typedef struct WalStart {
 typedef struct WalOptions {
     const char *directory; /* data/wal, borrowed for the handle's life */
     uint8_t system_id[16];
-    uint64_t segment_size; /* LSN bytes in a segment; fixed when the database is made; power of two */
-    uint64_t ring_size;    /* multiple of 4096, fixed likewise */
+    uint64_t
+        segment_size;   /* LSN bytes in a segment; fixed when the database is made; power of two */
+    uint64_t ring_size; /* multiple of 4096, fixed likewise */
 } WalOptions;
 
 /* State in the region. */
@@ -63,15 +64,17 @@ typedef struct WalRecovery {
     /* in */
     const WalStart *starts; /* from the manifest; empty for a new database */
     size_t start_count;
-    uint64_t from;          /* everything below is in tables */
-    uint64_t horizon;       /* highest durable LSN known from elsewhere (manifest) */
-    uint32_t incarnation;   /* of this start, already durable in the manifest */
+    uint64_t from;    /* everything below is in tables */
+    uint64_t horizon; /* highest durable LSN known from elsewhere (manifest) */
+    uint32_t
+        incarnation; /* of this start, already durable in the manifest; taken anew for each call */
     uint64_t nonce;
     /* out */
-    uint64_t end;           /* where the log found ends */
-    WalStart next;          /* the new log: becomes the last of the starts, to be made durable in the
-                             * manifest before the first append */
-    bool clean;             /* the log had been closed */
+    uint64_t end;  /* where the log found ends */
+    WalStart next; /* the new log: becomes the last of the starts, to be made durable in the
+                             * manifest before the first append; a durable LSN of the new log may be
+                             * recorded as horizon only together with it or later */
+    bool clean;    /* the log had been closed */
 } WalRecovery;
 
 /*
@@ -107,7 +110,7 @@ void wal_reader_destroy(WalReader *reader);
 
 /* Whether a record with this payload can be appended now without waiting: ring space and prepared
  * segments. Called with the write lock held. Payloads over wal_ring_payload_max must go through
- * wal_append_large. */
+ * wal_append_large; for them only segments count. */
 bool wal_has_room(const Wal *wal, size_t payload_size);
 /* Waits (leading a flush, preparing segments) until there was room for it; called without the write
  * lock; the caller takes the lock and asks wal_has_room again. AIDB_NO_SPACE when a segment cannot
@@ -123,8 +126,10 @@ uint64_t wal_next_payload_lsn(const Wal *wal);
 uint64_t wal_append(Wal *wal, Slice payload, uint64_t payload_hash);
 uint64_t wal_payload_hash(Slice payload);
 /* Writes a large record straight to segments and syncs it. Write lock held. On failure nothing of it
- * will be found again (AIDB_NO_SPACE before anything was written) or the log has failed. */
-Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash, uint64_t *payload_lsn) MUST_CHECK;
+ * will be found again (AIDB_NO_SPACE and others, before anything was written) or the log has failed
+ * (AIDB_UNKNOWN). */
+Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash,
+                        uint64_t *payload_lsn) MUST_CHECK;
 
 uint64_t wal_copied(const Wal *wal);
 uint64_t wal_durable(const Wal *wal);
@@ -134,6 +139,9 @@ bool wal_failed(const Wal *wal);
  * ring and one fdatasync for all. AIDB_UNKNOWN when the log fails meanwhile. */
 Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn) MUST_CHECK;
 
+/* Wakes the WAL writer when a quarter of the ring is unsynced. For writers that do not sync: called
+ * after the write lock was released; usually two loads. */
+void wal_nudge(Wal *wal);
 /* One step of the WAL writer: writes and syncs from a quarter of the ring on or 100 ms after the oldest
  * unsynced byte, prepares segments ahead of need, touches ring pages ahead of the head.
  * *wait_ms tells when to come again at the latest. */
@@ -150,7 +158,8 @@ Status wal_describe(const Wal *wal, Buffer *text) MUST_CHECK;
 /* Calls `report` for each problem in the log files of a stopped or running database: path, offset,
  * text. Reads only. */
 typedef void (*DamageReport)(void *arg, const char *path, uint64_t offset, const char *what);
-Status wal_verify(const WalOptions *options, const WalStart *starts, size_t start_count, uint64_t from,
-                  uint64_t horizon, bool online, DamageReport report, void *arg) MUST_CHECK;
+Status wal_verify(const WalOptions *options, const WalStart *starts, size_t start_count,
+                  uint64_t from, uint64_t horizon, bool online, DamageReport report,
+                  void *arg) MUST_CHECK;
 
 #endif

@@ -1,0 +1,368 @@
+/* wal_test.c - the log as its users see it: appending, syncing, reopening, recycling, many writers. */
+#include "config.h"
+
+#include "engine/wal/test_store.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define SEGMENT (16u << 10)
+#define RING    (8u << 10)
+
+START_TEST(test_new_log)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    ck_assert_uint_eq(store.last.end, 0);
+    ck_assert_uint_eq(store.last.next.first_lsn, SEGMENT);
+    ck_assert_uint_eq(wal_copied(store.wal), SEGMENT);
+    ck_assert_uint_eq(wal_durable(store.wal), SEGMENT);
+    ck_assert_uint_eq(wal_next_payload_lsn(store.wal), SEGMENT + WAL_RECORD_HEADER_SIZE);
+    ck_ok(wal_sync(store.wal, store.slot, 0));
+    ck_ok(wal_sync(store.wal, store.slot, SEGMENT));
+    ck_fails(AIDB_INVALID, wal_sync(store.wal, store.slot, SEGMENT + 1));
+    WalRecovery again = store.last;
+    ck_fails(AIDB_INVALID, wal_recover(store.wal, store.slot, &again));
+    ck_ok(wal_create(
+        &(WalOptions){.directory = store.directory, .segment_size = SEGMENT, .ring_size = RING}));
+    ck_fails(AIDB_EXISTS, wal_create(&store.options));
+    test_store_remove(&store);
+}
+END_TEST
+
+START_TEST(test_options)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    WalOptions options = store.options;
+    Wal *wal;
+    options.segment_size = SEGMENT + 4096;
+    ck_fails(AIDB_INVALID, wal_open(&options, store.shared, &wal));
+    options.segment_size = 2048;
+    ck_fails(AIDB_INVALID, wal_open(&options, store.shared, &wal));
+    options.segment_size = SEGMENT;
+    options.ring_size = 5000;
+    ck_fails(AIDB_INVALID, wal_create(&options));
+    options.ring_size = RING * 2;
+    ck_fails(AIDB_CORRUPTION, wal_open(&options, store.shared, &wal));
+    ck_assert_ptr_null(wal);
+    test_store_remove(&store);
+}
+END_TEST
+
+/* What was copied is found after a crash of all processes, synced or not. */
+START_TEST(test_crash_and_stop)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    uint64_t written = 0;
+    for (int round = 0; round < 24; round++) {
+        ck_ok(test_store_open(&store));
+        ck_assert_uint_eq(test_read_all(&store), written);
+        uint64_t end = store.last.end;
+        uint64_t first = store.last.next.first_lsn;
+        ck_assert_uint_eq(first % SEGMENT, 0);
+        if (store.last.clean) {
+            ck_assert_uint_ge(first, end);
+            ck_assert_uint_lt(first, end + SEGMENT);
+        } else if (round > 0) {
+            ck_assert_uint_gt(first, end + RING);
+            ck_assert_uint_le(first, end + RING + SEGMENT);
+        }
+        ck_assert_int_eq(store.last.clean, round > 0 && round % 3 == 0);
+        test_append_many(&store, round * 13 % 100);
+        if (round % 2 == 0)
+            ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
+        test_append_many(&store, round % 5);
+        written = store.next;
+        if (round % 3 == 2)
+            test_store_stop(&store);
+        else
+            test_store_crash(&store);
+    }
+    test_store_remove(&store);
+}
+END_TEST
+
+START_TEST(test_stopped_log_refuses)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    test_append_many(&store, 3);
+    ck_ok(wal_stop(store.wal, store.slot));
+    ck_assert(!wal_has_room(store.wal, 1));
+    ck_fails(AIDB_CLOSED, wal_make_room(store.wal, store.slot, 1));
+    ck_fails(AIDB_CLOSED, wal_stop(store.wal, store.slot));
+    int wait_ms;
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    test_store_crash(&store);
+    ck_ok(test_store_open(&store));
+    ck_assert(store.last.clean);
+    ck_assert_uint_eq(test_read_all(&store), 3);
+    test_store_remove(&store);
+}
+END_TEST
+
+/* Room: the ring is only reused behind durable, segments are prepared on demand. */
+START_TEST(test_room)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    size_t max = wal_ring_payload_max(store.wal);
+    ck_assert_uint_eq(max, RING / 4 - WAL_RECORD_HEADER_SIZE);
+    uint8_t *bytes = calloc(1, max);
+    Slice payload = slice_make(bytes, max);
+    uint64_t hash = wal_payload_hash(payload);
+    for (int i = 0; i < 4; i++) {
+        ck_assert(wal_has_room(store.wal, max));
+        wal_append(store.wal, payload, hash);
+    }
+    ck_assert(!wal_has_room(store.wal, 0));
+    ck_assert_uint_eq(wal_durable(store.wal), store.last.next.first_lsn);
+    ck_ok(wal_make_room(store.wal, store.slot, max));
+    ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
+    for (int i = 0; i < 4; i++) {
+        ck_assert(wal_has_room(store.wal, max));
+        wal_append(store.wal, payload, hash);
+    }
+    ck_assert_uint_eq(wal_copied(store.wal), store.last.next.first_lsn + SEGMENT);
+    ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
+    ck_assert(!wal_has_room(store.wal, 0)); /* no segment */
+    ck_ok(wal_make_room(store.wal, store.slot, 0));
+    ck_assert(wal_has_room(store.wal, 0));
+    wal_append(store.wal, slice_make(NULL, 0), wal_payload_hash(slice_make(NULL, 0)));
+    test_store_crash(&store);
+    ck_ok(test_store_open(&store));
+    ck_assert_uint_eq(store.last.end, 2 * SEGMENT + WAL_RECORD_HEADER_SIZE);
+    ck_fails(AIDB_LIMIT, wal_make_room(store.wal, store.slot, (size_t)WAL_PAYLOAD_MAX + 1));
+    free(bytes);
+    test_store_remove(&store);
+}
+END_TEST
+
+/* Large records span segments, are durable at once, and stand in order among small ones. */
+START_TEST(test_large_records)
+{
+    static const size_t sizes[] = {RING / 4 - WAL_RECORD_HEADER_SIZE + 1, RING, SEGMENT - 40,
+                                   SEGMENT, SEGMENT * 5 + 3};
+    for (int clean = 0; clean <= 1; clean++)
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            TestStore store;
+            test_store_make(&store, SEGMENT, RING);
+            ck_ok(test_store_open(&store));
+            test_append_many(&store, 20);
+            uint8_t *bytes = malloc(sizes[i]);
+            for (size_t at = 0; at < sizes[i]; at++)
+                bytes[at] = (uint8_t)(at * 11 + i);
+            Slice payload = slice_make(bytes, sizes[i]);
+            ck_ok(wal_make_room(store.wal, store.slot, payload.size));
+            ck_assert(wal_has_room(store.wal, payload.size));
+            uint64_t lsn;
+            ck_ok(
+                wal_append_large(store.wal, store.slot, payload, wal_payload_hash(payload), &lsn));
+            ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
+            ck_assert_uint_eq(lsn + record_size(sizes[i]) - WAL_RECORD_HEADER_SIZE,
+                              wal_copied(store.wal));
+            test_append_many(&store, 20);
+            if (clean)
+                test_store_stop(&store);
+            else
+                test_store_crash(&store);
+            ck_ok(test_store_open(&store));
+            WalReader *reader;
+            WalRecord record;
+            ck_ok(wal_reader_create(&store.options, store.manifest->starts, store.manifest->count,
+                                    0, store.last.end, &reader));
+            for (uint64_t number = 0; number < 41; number++) {
+                ck_ok(wal_reader_next(reader, &record));
+                Slice expected =
+                    number == 20 ? payload : test_payload(number < 20 ? number : number - 1);
+                ck_assert(slice_equal(record.payload, expected));
+            }
+            ck_fails(AIDB_NOT_FOUND, wal_reader_next(reader, &record));
+            wal_reader_destroy(reader);
+            free(bytes);
+            test_store_remove(&store);
+        }
+}
+END_TEST
+
+/* Segments that tables have overtaken are reused, and their old bytes never believed. */
+START_TEST(test_recycling)
+{
+    TestStore store;
+    test_store_make(&store, 4096, 4096);
+    ck_ok(test_store_open(&store));
+    uint64_t marks[3000];
+    uint64_t recycled = 0;
+    for (int i = 0; i < 3000; i++) {
+        ck_ok(test_append(&store));
+        marks[i] = wal_copied(store.wal);
+        if (i % 7 == 0)
+            ck_ok(wal_sync(store.wal, store.slot, marks[i]));
+        if (i % 50 == 49) {
+            int wait_ms;
+            ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+            store.manifest->from = marks[i - 30];
+            store.manifest->from_record = (uint64_t)i - 29;
+            wal_release(store.wal, store.slot, marks[i - 30]);
+        }
+        if (i % 400 == 399) {
+            uint64_t expected = store.next;
+            recycled += atomic_load(&store.shared->recycled);
+            test_store_crash(&store);
+            ck_ok(test_store_open(&store));
+            ck_assert_uint_eq(test_read_all(&store), expected);
+        }
+    }
+    recycled += atomic_load(&store.shared->recycled);
+    ck_assert_uint_gt(recycled, 20);
+    Catalog catalog;
+    ck_ok(catalog_load(&store.options, &catalog));
+    ck_assert_uint_lt(catalog.count, 20);
+    catalog_deinit(&catalog);
+    test_store_remove(&store);
+}
+END_TEST
+
+START_TEST(test_writer_step)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    int wait_ms;
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    ck_assert_int_gt(wait_ms, 0);
+    ck_assert_uint_ge(atomic_load(&store.shared->prepared_end),
+                      wal_copied(store.wal) + RING + SEGMENT);
+    /* Few bytes: not at once, but when they are seen again after a while. */
+    ck_ok(test_append(&store));
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    ck_assert_uint_lt(wal_durable(store.wal), wal_copied(store.wal));
+    usleep((useconds_t)wait_ms * 1000);
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
+    /* A quarter of the ring: at once, after a nudge. */
+    while (wal_copied(store.wal) - wal_durable(store.wal) < RING / 4)
+        ck_ok(test_append(&store));
+    wal_nudge(store.wal);
+    latch_wait(store.slot, -1, 60000); /* woken before it slept: returns at once */
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
+    Buffer text = {0};
+    ck_ok(wal_describe(store.wal, &text));
+    ck_ok(buffer_append_byte(&text, 0));
+    ck_assert_ptr_nonnull(strstr((char *)text.data, "wal_state\trunning\n"));
+    buffer_deinit(&text);
+    test_store_remove(&store);
+}
+END_TEST
+
+/* ---- many writers ------------------------------------------------------------------------------- */
+
+typedef struct Writers {
+    TestStore *store;
+    pthread_mutex_t mutex;
+    _Atomic bool stop;
+    _Atomic uint64_t synced; /* records known durable */
+    int each;
+} Writers;
+
+static void *run_writer(void *arg)
+{
+    Writers *writers = arg;
+    TestStore *store = writers->store;
+    Slot *slot = slot_claim_any(&store->slots, 1, SLOT_THREAD);
+    for (int i = 0; i < writers->each; i++) {
+        pthread_mutex_lock(&writers->mutex);
+        uint64_t number = store->next;
+        Slice payload = test_payload(number);
+        uint64_t hash = wal_payload_hash(payload);
+        while (!wal_has_room(store->wal, payload.size)) {
+            pthread_mutex_unlock(&writers->mutex);
+            ck_ok(wal_make_room(store->wal, slot, payload.size));
+            pthread_mutex_lock(&writers->mutex);
+            number = store->next;
+            payload = test_payload(number);
+            hash = wal_payload_hash(payload);
+        }
+        wal_append(store->wal, payload, hash);
+        uint64_t end = wal_copied(store->wal);
+        store->next++;
+        pthread_mutex_unlock(&writers->mutex);
+        if (i % 3 != 0) {
+            ck_ok(wal_sync(store->wal, slot, end));
+            ck_assert_uint_ge(wal_durable(store->wal), end);
+        }
+    }
+    slot_release(slot);
+    return NULL;
+}
+
+static void *run_background(void *arg)
+{
+    Writers *writers = arg;
+    TestStore *store = writers->store;
+    Slot *slot = slot_claim_any(&store->slots, 1, SLOT_WAL_WRITER);
+    while (!atomic_load(&writers->stop)) {
+        int wait_ms;
+        ck_ok(wal_writer_step(store->wal, slot, &wait_ms));
+        latch_wait(slot, -1, wait_ms > 2 ? 2 : wait_ms);
+    }
+    slot_release(slot);
+    return NULL;
+}
+
+START_TEST(test_threads)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    Writers writers = {.store = &store, .mutex = PTHREAD_MUTEX_INITIALIZER, .each = 400};
+    pthread_t threads[6];
+    pthread_t background;
+    ck_assert_int_eq(pthread_create(&background, NULL, run_background, &writers), 0);
+    for (int i = 0; i < 6; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_writer, &writers), 0);
+    for (int i = 0; i < 6; i++)
+        pthread_join(threads[i], NULL);
+    atomic_store(&writers.stop, true);
+    pthread_join(background, NULL);
+    ck_assert_uint_eq(store.next, 6 * 400);
+    ck_assert_uint_lt(atomic_load(&store.shared->syncs), 6 * 400); /* some were shared */
+    test_store_crash(&store);
+    ck_ok(test_store_open(&store));
+    ck_assert_uint_eq(test_read_all(&store), 6 * 400);
+    test_store_remove(&store);
+}
+END_TEST
+
+static TCase *basic_cases(void)
+{
+    TCase *tests = tcase_create("basics");
+    tcase_add_test(tests, test_new_log);
+    tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_crash_and_stop);
+    tcase_add_test(tests, test_stopped_log_refuses);
+    tcase_add_test(tests, test_room);
+    tcase_add_test(tests, test_large_records);
+    tcase_add_test(tests, test_recycling);
+    tcase_add_test(tests, test_writer_step);
+    tcase_add_test(tests, test_threads);
+    return tests;
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("wal");
+    suite_add_tcase(suite, basic_cases());
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
