@@ -1,0 +1,603 @@
+/*
+ * db_test.c - the store against a model.
+ *
+ * One process plays writer, reader and all background duties in turn, so a seed replays exactly. The
+ * model is an array of keys; snapshots are copies of it. Reopening comes in two forms: after a clean
+ * stop, and as a killed process leaves the files (everything written survives, since the ring is a
+ * mapped file).
+ */
+#include "config.h"
+
+#include "engine/db/db.h"
+#include "engine/db/db_internal.h"
+
+#include "io/io.h"
+#include "testlib/testlib.h"
+
+#include <check.h>
+#include <stdio.h>
+
+#define KEYS           120
+#define SNAPSHOTS      4
+#define VALUE_MAX_TEST 3000
+
+typedef struct ModelEntry {
+    bool present;
+    uint64_t lsn; /* 0: not known (written in a batch of several) */
+    uint32_t size;
+    uint8_t byte;
+} ModelEntry;
+
+typedef struct Model {
+    ModelEntry entries[KEYS];
+} Model;
+
+typedef struct World {
+    char *directory;
+    EngineOptions options;
+    Db *db;
+    Session *client;
+    Session *flusher;
+    Session *compactor;
+    Session *wal_writer;
+    Model now;
+    Model frozen[SNAPSHOTS];
+    uint64_t lsns[SNAPSHOTS];
+    uint64_t random;
+} World;
+
+static EngineOptions small_options(void)
+{
+    return (EngineOptions){.memory = 24u << 20,
+                           .memtable_size = 128u << 10,
+                           .cache_size = 2u << 20,
+                           .block_size = 1024,
+                           .compression = COMPRESSION_ZSTD,
+                           .compression_level = 1,
+                           .filter_bits = 10,
+                           .table_size = 64u << 10,
+                           .level_base_size = 128u << 10,
+                           .level_multiplier = 4,
+                           .level0_files = 2,
+                           .compactors = 1,
+                           .durability = AIDB_FSYNC,
+                           .wal_segment_size = 64u << 10,
+                           .wal_ring_size = 64u << 10,
+                           .batch_max = 4u << 20};
+}
+
+static void ok(Status status)
+{
+    ck_assert_msg(status == AIDB_OK, "%s: %s", status_name(status), status_message());
+}
+
+static void key_of(uint32_t index, char key[16])
+{
+    snprintf(key, 16, "key%04u", index);
+}
+
+static void world_open(World *world)
+{
+    ok(db_setup(world->directory, &world->options, 8, false, &world->db));
+    ok(db_session_create(world->db, UINT32_MAX, SLOT_THREAD, &world->client));
+    ok(db_recover(world->db, world->client));
+    ok(db_session_create(world->db, UINT32_MAX, SLOT_FLUSHER, &world->flusher));
+    ok(db_session_create(world->db, UINT32_MAX, SLOT_COMPACTOR, &world->compactor));
+    ok(db_session_create(world->db, UINT32_MAX, SLOT_WAL_WRITER, &world->wal_writer));
+}
+
+static void world_close(World *world, bool clean)
+{
+    db_session_destroy(world->flusher);
+    db_session_destroy(world->compactor);
+    db_session_destroy(world->wal_writer);
+    if (clean)
+        ok(db_stop(world->db, world->client, test_random_below(&world->random, 2) == 0));
+    db_session_destroy(world->client);
+    db_destroy(world->db);
+}
+
+static void world_create(World *world, uint64_t seed)
+{
+    memset(world, 0, sizeof *world);
+    world->random = seed;
+    world->options = small_options();
+    world->directory = test_directory_create();
+    ok(db_create(world->directory, &world->options));
+    world_open(world);
+}
+
+static void world_destroy(World *world)
+{
+    world_close(world, true);
+    test_directory_destroy(world->directory);
+}
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static void step(Session *session)
+{
+    int wait_ms;
+    ok(db_step(session, &wait_ms));
+}
+
+static Status write_batch(World *world, const Batch *batch, DbCommit *commit)
+{
+    DbWrite write = {.ops = buffer_slice(&batch->ops),
+                     .op_count = batch->op_count,
+                     .range_count = batch->range_count,
+                     .expectations = buffer_slice(&batch->expectations),
+                     .expectation_count = batch->expectation_count};
+    return db_write(world->client, &write, commit);
+}
+
+static void add_put(World *world, Batch *batch, uint32_t index)
+{
+    static uint8_t value[VALUE_MAX_TEST];
+    char key[16];
+    key_of(index, key);
+    uint32_t size = (uint32_t)test_random_below(
+        &world->random, test_random_below(&world->random, 10) == 0 ? VALUE_MAX_TEST : 100);
+    uint8_t byte = (uint8_t)test_random(&world->random);
+    memset(value, byte, size);
+    ok(batch_put(batch, slice_from_string(key), slice_make(value, size)));
+    world->now.entries[index] = (ModelEntry){.present = true, .size = size, .byte = byte};
+}
+
+static void add_delete(World *world, Batch *batch, uint32_t index)
+{
+    char key[16];
+    key_of(index, key);
+    ok(batch_delete(batch, slice_from_string(key)));
+    world->now.entries[index] = (ModelEntry){0};
+}
+
+static void add_delete_range(World *world, Batch *batch)
+{
+    uint32_t from = (uint32_t)test_random_below(&world->random, KEYS);
+    uint32_t to = from + (uint32_t)test_random_below(&world->random, 12);
+    char from_key[16], to_key[16];
+    key_of(from, from_key);
+    key_of(to, to_key);
+    bool open_end = test_random_below(&world->random, 40) == 0;
+    ok(batch_delete_range(batch, slice_from_string(from_key),
+                          open_end ? slice_make(NULL, 0) : slice_from_string(to_key)));
+    for (uint32_t i = from; i < KEYS && (open_end || i < to); i++)
+        world->now.entries[i] = (ModelEntry){0};
+}
+
+static void random_write(World *world)
+{
+    Batch batch = {0};
+    uint32_t count = 1 + (uint32_t)test_random_below(&world->random, 4);
+    uint32_t last_put = KEYS;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t index = (uint32_t)test_random_below(&world->random, KEYS);
+        last_put = KEYS;
+        switch (test_random_below(&world->random, 12)) {
+        case 0:
+        case 1:
+        case 2:
+            add_delete(world, &batch, index);
+            break;
+        case 3:
+            if (test_random_below(&world->random, 3) == 0) {
+                add_delete_range(world, &batch);
+                break;
+            }
+            /* fall through */
+        default:
+            add_put(world, &batch, index);
+            last_put = index;
+        }
+    }
+    DbCommit commit;
+    ok(write_batch(world, &batch, &commit));
+    if (last_put < KEYS)
+        world->now.entries[last_put].lsn = commit.lsn;
+    if (test_random_below(&world->random, 4) == 0) {
+        ok(db_wait(world->client, commit.end, AIDB_FSYNC));
+        ck_assert_uint_ge(db_durable_lsn(world->db), commit.lsn);
+    }
+    batch_deinit(&batch);
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+static void check_value(const ModelEntry *model, const Entry *entry)
+{
+    ck_assert_uint_eq(entry->value.size, model->size);
+    for (size_t i = 0; i < entry->value.size; i++)
+        ck_assert_uint_eq(entry->value.data[i], model->byte);
+    if (model->lsn != 0)
+        ck_assert_uint_eq(entry->lsn, model->lsn);
+}
+
+static void check_gets(World *world, const Model *model, uint64_t snapshot)
+{
+    uint64_t at;
+    ok(db_read_begin(world->client, snapshot, &at));
+    for (uint32_t i = 0; i < KEYS; i++) {
+        char key[16];
+        key_of(i, key);
+        Entry entry;
+        Status status = db_read_get(world->client, slice_from_string(key), &entry);
+        ck_assert_msg(status == (model->entries[i].present ? AIDB_OK : AIDB_NOT_FOUND),
+                      "key %s: %s, expected %s", key, status_name(status),
+                      model->entries[i].present ? "present" : "absent");
+        if (status == AIDB_OK)
+            check_value(&model->entries[i], &entry);
+    }
+    db_read_end(world->client);
+}
+
+typedef struct ScanCheck {
+    const Model *model;
+    uint32_t next; /* index that must come next or later */
+    bool reverse;
+    uint32_t from, to;
+    uint32_t left; /* rows until the chunk ends */
+    char last[16];
+} ScanCheck;
+
+static bool check_row(void *arg, const Entry *entry)
+{
+    ScanCheck *check = arg;
+    uint32_t index = (uint32_t)strtoul((const char *)entry->key.data + 3, NULL, 10);
+    memcpy(check->last, entry->key.data, entry->key.size);
+    check->last[entry->key.size] = '\0';
+    if (check->reverse) {
+        while (check->next > index) /* what is skipped must be absent */
+            ck_assert_msg(!check->model->entries[--check->next].present || check->next == index,
+                          "reverse scan skipped %u", check->next);
+        ck_assert_uint_eq(check->next, index);
+    } else {
+        while (check->next < index) {
+            ck_assert_msg(!check->model->entries[check->next].present, "scan skipped %u",
+                          check->next);
+            check->next++;
+        }
+        ck_assert_uint_eq(check->next, index);
+        check->next++;
+    }
+    ck_assert_msg(check->model->entries[index].present, "scan found deleted key %u", index);
+    check_value(&check->model->entries[index], entry);
+    return --check->left > 0;
+}
+
+static void check_scan(World *world, const Model *model, uint64_t snapshot, bool reverse)
+{
+    char from[16] = "", to[17] = "";
+    uint32_t low = 0, high = KEYS;
+    if (test_random_below(&world->random, 2) == 0) {
+        low = (uint32_t)test_random_below(&world->random, KEYS);
+        key_of(low, from);
+    }
+    if (test_random_below(&world->random, 2) == 0) {
+        high = (uint32_t)test_random_below(&world->random, KEYS);
+        key_of(high, to);
+    }
+    if (low > high)
+        return;
+    uint32_t chunk = 1 + (uint32_t)test_random_below(&world->random, KEYS);
+    ScanCheck check = {.model = model, .next = reverse ? high : low, .reverse = reverse};
+    DbScan scan = {
+        .from = slice_from_string(from), .to = slice_from_string(to), .reverse = reverse};
+    bool ended = false;
+    char bound[17];
+    while (!ended) {
+        uint64_t at;
+        check.left = chunk;
+        ok(db_scan(world->client, snapshot, &scan, check_row, &check, &ended, &at));
+        if (ended)
+            break;
+        memcpy(bound, check.last, sizeof check.last);
+        if (reverse)
+            scan.to = slice_from_string(bound);
+        else
+            scan.from = slice_make(bound, strlen(bound) + 1);
+    }
+    if (reverse) {
+        while (check.next > low)
+            ck_assert_msg(!model->entries[--check.next].present, "reverse scan missed %u",
+                          check.next);
+    } else {
+        for (; check.next < high; check.next++)
+            ck_assert_msg(!model->entries[check.next].present, "scan missed %u", check.next);
+    }
+}
+
+static void check_all(World *world)
+{
+    check_gets(world, &world->now, DB_NOW);
+    check_scan(world, &world->now, DB_NOW, false);
+    check_scan(world, &world->now, DB_NOW, true);
+    for (int i = 0; i < SNAPSHOTS; i++) {
+        if (world->lsns[i] == 0)
+            continue;
+        check_gets(world, &world->frozen[i], world->lsns[i]);
+        check_scan(world, &world->frozen[i], world->lsns[i], false);
+        check_scan(world, &world->frozen[i], world->lsns[i], true);
+    }
+}
+
+static void toggle_snapshot(World *world)
+{
+    int i = (int)test_random_below(&world->random, SNAPSHOTS);
+    if (world->lsns[i] != 0) {
+        db_snapshot_release(world->client, world->lsns[i]);
+        world->lsns[i] = 0;
+    } else {
+        ok(db_snapshot_acquire(world->client, &world->lsns[i]));
+        world->frozen[i] = world->now;
+    }
+}
+
+static void reopen(World *world, bool clean)
+{
+    for (int i = 0; i < SNAPSHOTS; i++) {
+        if (world->lsns[i] != 0)
+            db_snapshot_release(world->client, world->lsns[i]);
+        world->lsns[i] = 0;
+    }
+    world_close(world, clean);
+    world_open(world);
+}
+
+static void random_action(World *world)
+{
+    switch (test_random_below(&world->random, 400)) {
+    case 0:
+        reopen(world, true);
+        break;
+    case 1:
+    case 2:
+        reopen(world, false);
+        break;
+    case 3:
+        ok(db_flush(world->client));
+        break;
+    case 4:
+        ok(db_compact(world->client, slice_make(NULL, 0), slice_make(NULL, 0)));
+        break;
+    case 5:
+        ok(db_compact(world->client, slice_from_string("key0030"), slice_from_string("key0060")));
+        break;
+    case 6:
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+        check_all(world);
+        break;
+    case 11:
+    case 12:
+    case 13:
+    case 14:
+        toggle_snapshot(world);
+        break;
+    case 15:
+    case 16:
+    case 17:
+    case 18:
+    case 19:
+    case 20:
+        step(world->wal_writer);
+        break;
+    case 21:
+    case 22:
+    case 23:
+    case 24:
+    case 25:
+    case 26:
+    case 27:
+    case 28:
+        step(world->compactor);
+        break;
+    default:
+        random_write(world);
+        step(world->flusher);
+    }
+}
+
+static void run_model(uint64_t seed, int actions)
+{
+    World world;
+    world_create(&world, seed);
+    for (int i = 0; i < actions; i++)
+        random_action(&world);
+    check_all(&world);
+    world_destroy(&world);
+}
+
+START_TEST(model_matches)
+{
+    uint64_t seed = test_seed("model_matches") + (uint64_t)_i * 7919;
+    run_model(seed, 4000);
+}
+END_TEST
+
+/* ---- single promises ------------------------------------------------------------------------ */
+
+START_TEST(expectations_are_checked_with_the_write)
+{
+    World world;
+    world_create(&world, 1);
+    Batch batch = {0};
+    DbCommit commit;
+    ok(batch_put(&batch, slice_from_string("a"), slice_from_string("1")));
+    ok(batch_expect(&batch, slice_from_string("a"), AIDB_EXPECT_ABSENT, 0));
+    ok(write_batch(&world, &batch, &commit));
+    uint64_t version = commit.lsn;
+    ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_EXPECTATION);
+    ck_assert_uint_eq(commit.present_version, version);
+    ck_assert_uint_eq(commit.failed_expectation, 0);
+    batch_clear(&batch);
+    ok(batch_put(&batch, slice_from_string("a"), slice_from_string("2")));
+    ok(batch_expect(&batch, slice_from_string("a"), AIDB_EXPECT_VERSION, version));
+    ok(write_batch(&world, &batch, &commit));
+    ck_assert_uint_gt(commit.lsn, version);
+    ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_EXPECTATION);
+    /* The same when what was read has gone to tables. */
+    ok(db_flush(world.client));
+    ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_EXPECTATION);
+    batch_clear(&batch);
+    ok(batch_delete(&batch, slice_from_string("b")));
+    ok(batch_expect(&batch, slice_from_string("b"), AIDB_EXPECT_PRESENT, 0));
+    ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_EXPECTATION);
+    ck_assert_uint_eq(commit.present_version, 0);
+    batch_deinit(&batch);
+    world_destroy(&world);
+}
+END_TEST
+
+START_TEST(large_batches_pass)
+{
+    World world;
+    world_create(&world, 1);
+    size_t size = 3u << 20; /* many times the ring and the memtable */
+    uint8_t *value = malloc(size);
+    ck_assert_ptr_nonnull(value);
+    for (int round = 0; round < 4; round++) {
+        memset(value, 'a' + round, size);
+        Batch batch = {0};
+        ok(batch_put(&batch, slice_from_string("large"), slice_make(value, size)));
+        DbCommit commit;
+        ok(write_batch(&world, &batch, &commit));
+        ok(db_flush(world.client)); /* nobody else would make room for the next one */
+        batch_deinit(&batch);
+        if (round == 2) {
+            world_close(&world, false);
+            world_open(&world);
+        }
+        uint64_t at;
+        Entry entry;
+        ok(db_read_begin(world.client, DB_NOW, &at));
+        ok(db_read_get(world.client, slice_from_string("large"), &entry));
+        ck_assert_uint_eq(entry.value.size, size);
+        ck_assert_int_eq(memcmp(entry.value.data, value, size), 0);
+        db_read_end(world.client);
+    }
+    Batch batch = {0};
+    free(value);
+    value = calloc(1, 5u << 20);
+    ok(batch_put(&batch, slice_from_string("too large"), slice_make(value, 5u << 20)));
+    DbCommit commit;
+    ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_LIMIT);
+    batch_deinit(&batch);
+    free(value);
+    world_destroy(&world);
+}
+END_TEST
+
+START_TEST(options_that_do_not_fit_are_refused)
+{
+    EngineOptions options = small_options();
+    size_t size;
+    ok(db_region_size(&options, 8, &size));
+    ck_assert_uint_le(size, options.memory + (4u << 20));
+    options.batch_max = 64u << 20;
+    ck_assert_int_eq(db_region_size(&options, 8, &size), AIDB_INVALID);
+    ck_assert_ptr_nonnull(strstr(status_text(), "batch_max"));
+}
+END_TEST
+
+START_TEST(a_missing_table_is_corruption)
+{
+    World world;
+    world_create(&world, 1);
+    for (int i = 0; i < 200; i++)
+        random_write(&world);
+    ok(db_flush(world.client));
+    uint64_t number = 0;
+    for (int level = 0; level < LEVELS; level++)
+        if (world.db->shared->versions.current->levels[level].count > 0)
+            number = world.db->shared->versions.current->levels[level].files[0]->info.number;
+    world_close(&world, true);
+    char name[TABLE_NAME_SIZE];
+    table_name(number, name);
+    char *sst = path_join(world.directory, "sst");
+    char *path = path_join(sst, name);
+    ok(file_unlink(path));
+    ok(db_setup(world.directory, &world.options, 8, false, &world.db));
+    ok(db_session_create(world.db, UINT32_MAX, SLOT_THREAD, &world.client));
+    ck_assert_int_eq(db_recover(world.db, world.client), AIDB_CORRUPTION);
+    ck_assert_ptr_nonnull(strstr(status_message(), name));
+    db_session_destroy(world.client);
+    db_destroy(world.db);
+    free(path);
+    free(sst);
+    test_directory_destroy(world.directory);
+}
+END_TEST
+
+static void count_damage(void *arg, const char *path, uint64_t offset, const char *what)
+{
+    (void)offset;
+    printf("damage: %s: %s\n", path, what);
+    ++*(int *)arg;
+}
+
+START_TEST(verify_finds_nothing_in_a_sound_store)
+{
+    World world;
+    world_create(&world, 77);
+    for (int i = 0; i < 3000; i++) {
+        random_write(&world);
+        step(world.flusher);
+        if (i % 50 == 0)
+            step(world.compactor);
+    }
+    int damage = 0;
+    ok(db_verify(world.directory, true, count_damage, &damage));
+    ck_assert_int_eq(damage, 0);
+    world_close(&world, false);
+    ok(db_verify(world.directory, false, count_damage, &damage));
+    ck_assert_int_eq(damage, 0);
+    world_open(&world);
+    check_all(&world);
+    world_destroy(&world);
+}
+END_TEST
+
+START_TEST(properties_are_there)
+{
+    World world;
+    world_create(&world, 1);
+    random_write(&world);
+    static const char *const names[] = {"status", "levels", "wal", "visible_lsn", "durable_lsn"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        Buffer text = {0};
+        ok(db_property(world.client, names[i], &text));
+        ck_assert_uint_gt(text.size, 0);
+        buffer_deinit(&text);
+    }
+    Buffer text = {0};
+    ck_assert_int_eq(db_property(world.client, "nonsense", &text), AIDB_INVALID);
+    buffer_deinit(&text);
+    world_destroy(&world);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("db");
+    TCase *model = tcase_create("model");
+    tcase_set_timeout(model, 0);
+    tcase_add_loop_test(model, model_matches, 0, 6);
+    suite_add_tcase(suite, model);
+    TCase *promises = tcase_create("promises");
+    tcase_set_timeout(promises, 0);
+    tcase_add_test(promises, expectations_are_checked_with_the_write);
+    tcase_add_test(promises, large_batches_pass);
+    tcase_add_test(promises, options_that_do_not_fit_are_refused);
+    tcase_add_test(promises, a_missing_table_is_corruption);
+    tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);
+    tcase_add_test(promises, properties_are_there);
+    suite_add_tcase(suite, promises);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}

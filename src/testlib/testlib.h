@@ -1,0 +1,36 @@
+/*
+ * testlib.h - what unit tests share: temporary directories, seeds, a random generator.
+ *
+ * Never linked into an installed program.
+ */
+#ifndef AIDB_TESTLIB_TESTLIB_H
+#define AIDB_TESTLIB_TESTLIB_H
+
+#include <stdint.h>
+#include <stdlib.h>
+
+/* Makes an empty directory under $TMPDIR (or /tmp) and returns its path (heap). Ends the test program
+ * when it cannot. */
+char *test_directory_create(void);
+/* Removes it with all that is in it and frees the path. */
+void test_directory_destroy(char *path);
+/* Copies the regular files of a directory tree, as a crash would leave them. */
+void test_directory_copy(const char *from, const char *to);
+
+/* $AIDB_TEST_SEED or a fresh one, printed so that a failure can be replayed. */
+uint64_t test_seed(const char *name);
+
+/* xorshift64*: small, and the same everywhere. `state` is not 0. */
+static inline uint64_t test_random(uint64_t *state)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1du;
+}
+static inline uint64_t test_random_below(uint64_t *state, uint64_t bound)
+{
+    return test_random(state) % bound;
+}
+
+#endif
