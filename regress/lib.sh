@@ -107,7 +107,7 @@ children() {
     return 0
 }
 
-process_title() { tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null; }
+process_title() { { tr "\0" " " <"/proc/$1/cmdline"; } 2>/dev/null; }
 
 alive() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
 
