@@ -706,6 +706,8 @@ static const struct {
     {"--db d --workloads fillseq --compression-ratio nan", "'nan' is not above 0"},
     {"--db d --workloads fillseq --threads 1025", "--threads: 1025 is out of range (1 to 1024)"},
     {"--db d --workloads fillseq --connections 2", "--connections works on a server"},
+    {"--db d --workloads fillseq --threads 2 --pipeline 2",
+     "--pipeline: threads share a directory"},
     {"--db aidb://h:1 --workloads fillseq --threads 4 --connections 3", "4 threads need at least"},
     {"--db aidb://h:1 --workloads fillseq --set a=b", "--set works on a directory"},
     {"--db d --workloads fillseq --set a", "'a' is not of the form key=value"},

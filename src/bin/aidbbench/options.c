@@ -403,6 +403,9 @@ static bool check_together(Parser *parser, bool connections_given)
         return wrong(parser, "--set works on a directory; a server has its own configuration");
     if (!options->remote && connections_given)
         return wrong(parser, "--connections works on a server; threads share a directory");
+    /* Answers on a shared handle go to whichever thread waits, so they cannot be told apart. */
+    if (!options->remote && options->pipeline > 1 && options->threads > 1)
+        return wrong(parser, "--pipeline: threads share a directory; use one thread or a server");
     if (!connections_given)
         options->connections = options->remote ? options->threads : 1;
     if (options->remote && options->connections < options->threads)
@@ -544,7 +547,8 @@ void options_print_help(FILE *out)
           "How:\n"
           "  --threads N            (1)\n"
           "  --connections N        to a server, shared out among the threads (one each)\n"
-          "  --pipeline N           gets or writes that a connection sends before it waits (1)\n"
+          "  --pipeline N           gets or writes that a connection sends before it waits; on a\n"
+          "                         directory with one thread only (1)\n"
           "  --batch N              operations of a write, keys of a multi-get; not in ycsb (1)\n"
           "  --seek-nexts N         steps after each seek in seekrandom (0)\n"
           "  --write-rate BYTES     a second, of the writer in readwhilewriting; 0: no limit (0)\n"
