@@ -149,8 +149,8 @@ bool codec_text_decode(Buffer *out, Slice text, size_t *error_at)
         if (run == text.size)
             return true;
         uint8_t byte;
-        size_t taken = lexer_decode_escape(slice_make(text.data + run + 1, text.size - run - 1),
-                                           true, &byte);
+        size_t taken =
+            lexer_decode_escape(slice_make(text.data + run + 1, text.size - run - 1), true, &byte);
         if (taken == 0) {
             *error_at = run;
             return false;
@@ -163,11 +163,11 @@ bool codec_text_decode(Buffer *out, Slice text, size_t *error_at)
 
 void codec_word_append(Buffer *out, Slice bytes)
 {
-    if (lexer_is_bare(bytes) && codec_is_utf8(bytes) &&
-        memchr(bytes.data, '\\', bytes.size) == NULL) {
-        mem_append(out, bytes.data, bytes.size);
-        return;
-    }
+    size_t begin = out->size;
+    codec_text_append(out, bytes);
+    if (lexer_is_bare(bytes) && out->size - begin == bytes.size)
+        return; /* nothing in it was escaped */
+    out->size = begin;
     mem_append_byte(out, '\'');
     append_escaped(out, bytes, true);
     mem_append_byte(out, '\'');

@@ -30,8 +30,9 @@ const CommandHelp command_help[] = {
     {"pset", "\\pset [NAME [VALUE]]",
      "output: format, expanded, header, footer, pager, terminator"},
     {"r", "\\r", "forgets the statement typed so far"},
-    {"set", "\\set [NAME [VALUE]]", "sets a variable, used as :'NAME'; STRICT, QUIET and "
-                                    "ON_ERROR_STOP are on or off"},
+    {"set", "\\set [NAME [VALUE]]",
+     "sets a variable, used as :'NAME'; STRICT, QUIET and "
+     "ON_ERROR_STOP are on or off"},
     {"timing", "\\timing [on|off]", "shows how long each statement took"},
     {"unset", "\\unset NAME", "removes a variable"},
     {"watch", "\\watch [SECONDS] [TIMES]", "repeats the last statement"},
@@ -132,9 +133,10 @@ static Outcome list_pset(Command *command)
     mem_append_format(&text, "header\t%s\n", toggle_name(output->header));
     mem_append_format(&text, "footer\t%s\n", toggle_name(output->footer));
     mem_append_format(&text, "pager\t%s\n", output->pager ? "on" : "off");
-    mem_append_format(&text, "terminator\t%s", output->not_ended   ? "none"
-                                               : output->nul_ended ? "nul"
-                                                                   : "newline");
+    mem_append_format(&text, "terminator\t%s",
+                      output->not_ended   ? "none"
+                      : output->nul_ended ? "nul"
+                                          : "newline");
     output_message(&command->session->output, mem_string(&text));
     buffer_deinit(&text);
     return OUTCOME_OK;
@@ -174,8 +176,9 @@ static Outcome run_pset(Command *command)
     if (word_is(command, 1, "pager"))
         return toggle(command, 2, &output->pager, "Pager");
     if (!word_is(command, 1, "terminator"))
-        return fail_word(command, 1, "format, expanded, header, footer, pager or terminator was "
-                                     "expected");
+        return fail_word(command, 1,
+                         "format, expanded, header, footer, pager or terminator was "
+                         "expected");
     if (!word_is(command, 2, "newline") && !word_is(command, 2, "nul") &&
         !word_is(command, 2, "none"))
         return fail_word(command, 2, "newline, nul or none was expected");
@@ -210,8 +213,8 @@ static Outcome run_set(Command *command)
     Session *session = command->session;
     if (command->args->count == 1) {
         for (size_t i = 0; i < session->variable_count; i++) {
-            char *line = mem_format("%s = '%s'", session->variables[i].name,
-                                    session->variables[i].value);
+            char *line =
+                mem_format("%s = '%s'", session->variables[i].name, session->variables[i].value);
             output_message(&session->output, line);
             free(line);
         }
@@ -300,10 +303,9 @@ static Outcome run_conninfo(Command *command)
     char *version = NULL;
     if (aidb_property(session->db, "version", &version) != AIDB_OK)
         version = NULL;
-    char *line = mem_format(session->embedded ? "Using %s in this process%s%s."
-                                              : "Connected to %s%s%s.",
-                            session->address, version != NULL ? ", version " : "",
-                            version != NULL ? version : "");
+    char *line = mem_format(
+        session->embedded ? "Using %s in this process%s%s." : "Connected to %s%s%s.",
+        session->address, version != NULL ? ", version " : "", version != NULL ? version : "");
     line[strcspn(line, "\n")] = '\0';
     output_message(&session->output, line);
     free(line);
@@ -438,8 +440,7 @@ static Outcome run_watch(Command *command)
         if (!valid)
             return fail_word(command, 1, "a number of seconds was expected");
     }
-    if (command->args->count > 2 &&
-        (!token_number(&command->args->items[2], &times) || times == 0))
+    if (command->args->count > 2 && (!token_number(&command->args->items[2], &times) || times == 0))
         return fail_word(command, 2, "how many times was expected");
 
     /* A copy: what runs may change the session's. */
@@ -472,27 +473,13 @@ static const struct {
     size_t words_max; /* behind the name */
     Outcome (*run)(Command *command);
 } commands[] = {
-    {"?", 0, run_commands_help},
-    {"h", 1, run_statement_help},
-    {"help", 1, run_statement_help},
-    {"q", 0, run_quit},
-    {"quit", 0, run_quit},
-    {"c", 1, run_connect},
-    {"connect", 1, run_connect},
-    {"conninfo", 0, run_conninfo},
-    {"copy", SIZE_MAX, run_copy},
-    {"echo", SIZE_MAX, run_echo},
-    {"i", 1, run_include},
-    {"include", 1, run_include},
-    {"o", 1, run_output},
-    {"out", 1, run_output},
-    {"pset", 2, run_pset},
-    {"r", 0, run_reset},
-    {"reset", 0, run_reset},
-    {"set", SIZE_MAX, run_set},
-    {"timing", 1, run_timing},
-    {"unset", 1, run_unset},
-    {"watch", 2, run_watch},
+    {"?", 0, run_commands_help},  {"h", 1, run_statement_help},  {"help", 1, run_statement_help},
+    {"q", 0, run_quit},           {"quit", 0, run_quit},         {"c", 1, run_connect},
+    {"connect", 1, run_connect},  {"conninfo", 0, run_conninfo}, {"copy", SIZE_MAX, run_copy},
+    {"echo", SIZE_MAX, run_echo}, {"i", 1, run_include},         {"include", 1, run_include},
+    {"o", 1, run_output},         {"out", 1, run_output},        {"pset", 2, run_pset},
+    {"r", 0, run_reset},          {"reset", 0, run_reset},       {"set", SIZE_MAX, run_set},
+    {"timing", 1, run_timing},    {"unset", 1, run_unset},       {"watch", 2, run_watch},
     {"x", 1, run_expanded},
 };
 

@@ -90,8 +90,8 @@ static bool complete_clause(const Completion *completion)
     static const char *const durabilities[] = {"fsync", "os", "async", NULL};
     static const char *const conditions[] = {"ABSENT", "PRESENT", "VERSION", NULL};
     static const char *const write_clauses[] = {"IF", "DURABILITY", NULL};
-    static const char *const scan_clauses[] = {"REVERSE", "LIMIT", "KEYS", "VALUES", "VERSIONS",
-                                               NULL};
+    static const char *const scan_clauses[] = {"REVERSE", "LIMIT",    "KEYS",
+                                               "VALUES",  "VERSIONS", NULL};
     const TokenList *tokens = completion->tokens;
     const Token *verb = &tokens->items[0];
     const Token *last = &tokens->items[tokens->count - 1];

@@ -16,9 +16,9 @@
 
 /* A batch is sent when it has this many rows or bytes; so many may be under way. Larger ones no
  * longer make the import faster, and what an error leaves open stays small. */
-#define BATCH_ROWS_MAX 2000
+#define BATCH_ROWS_MAX  2000
 #define BATCH_BYTES_MAX (1u << 20)
-#define IN_FLIGHT_MAX 8
+#define IN_FLIGHT_MAX   8
 
 #define PROGRESS_INTERVAL_MS 100
 
@@ -28,15 +28,14 @@ typedef struct CopyArgs {
     bool import;
     Bounds bounds;
     const Token *file;
-    char *path; /* of the file */
+    char *path;    /* of the file */
     bool standard; /* standard input or output */
     bool has_format;
     RowFormat format;
     bool header;
 } CopyArgs;
 
-static bool fail_word(const TokenList *args, size_t at, Diagnostic *diagnostic,
-                      const char *message)
+static bool fail_word(const TokenList *args, size_t at, Diagnostic *diagnostic, const char *message)
 {
     if (at >= args->count) {
         const Token *last = &args->items[args->count - 1];
@@ -91,8 +90,8 @@ static bool parse_args(const TokenList *args, CopyArgs *copy, Diagnostic *diagno
     if (at >= args->count || args->items[at].kind != TOKEN_WORD)
         return fail_word(args, at, diagnostic, "the name of a file is missing");
     copy->file = &args->items[at];
-    copy->standard = token_is(copy->file, "-") ||
-                     token_is(copy->file, copy->import ? "stdin" : "stdout");
+    copy->standard =
+        token_is(copy->file, "-") || token_is(copy->file, copy->import ? "stdin" : "stdout");
     copy->path = mem_copy_bytes(copy->file->bytes);
     if (strlen(copy->path) != copy->file->bytes.size || copy->path[0] == '\0')
         return fail_word(args, at, diagnostic, "this cannot be the name of a file");
@@ -194,12 +193,12 @@ typedef struct Import {
     aidb_batch *batch;
     size_t batch_rows;
     size_t batch_bytes;
-    uint64_t batch_line; /* of its first row */
+    uint64_t batch_line;      /* of its first row */
     Sent sent[IN_FLIGHT_MAX]; /* oldest at sent_first */
     size_t sent_first;
     size_t sent_count;
-    uint64_t rows; /* written */
-    aidb_status failed;    /* of the first batch that was not written */
+    uint64_t rows;      /* written */
+    aidb_status failed; /* of the first batch that was not written */
     uint64_t failed_line;
     char failed_message[512];
 } Import;
@@ -248,8 +247,7 @@ static aidb_status send_batch(Import *import)
         return AIDB_OK;
     RETURN_IF_FAILED(note_failure(import, aidb_wait(session->db, IN_FLIGHT_MAX - 1)));
     size_t last = (import->sent_first + import->sent_count) % IN_FLIGHT_MAX;
-    import->sent[last] =
-        (Sent){.first_line = import->batch_line, .row_count = import->batch_rows};
+    import->sent[last] = (Sent){.first_line = import->batch_line, .row_count = import->batch_rows};
     import->sent_count++;
     aidb_request request = {.batch = import->batch,
                             .durability = session->durability,
@@ -277,9 +275,9 @@ static aidb_status add_row(Import *import)
     }
     if (import->batch_rows == 0)
         import->batch_line = reader->row_line;
-    RETURN_IF_FAILED(note_failure(import, aidb_batch_put(import->batch, reader->key.data,
-                                                         reader->key.size, reader->value.data,
-                                                         reader->value.size)));
+    RETURN_IF_FAILED(
+        note_failure(import, aidb_batch_put(import->batch, reader->key.data, reader->key.size,
+                                            reader->value.data, reader->value.size)));
     import->batch_rows++;
     import->batch_bytes += reader->key.size + reader->value.size;
     if (import->batch_rows >= BATCH_ROWS_MAX || import->batch_bytes >= BATCH_BYTES_MAX)
@@ -488,8 +486,8 @@ static Outcome export_file(Session *session, const CopyArgs *copy, Diagnostic *d
         error == 0)
         error = errno;
     if (outcome == OUTCOME_OK && error != 0) {
-        diagnostic_set(diagnostic, file->offset, file->length, "could not write %s: %s",
-                       copy->path, strerror(error));
+        diagnostic_set(diagnostic, file->offset, file->length, "could not write %s: %s", copy->path,
+                       strerror(error));
         outcome = OUTCOME_ERROR;
     }
     output.file = stdout;

@@ -83,8 +83,8 @@ static Outcome unmet(Exec *exec, const Condition *condition, const aidb_commit *
         snprintf(wanted, sizeof wanted, "present");
     else if (condition->expect == AIDB_EXPECT_VERSION)
         snprintf(wanted, sizeof wanted, "version %" PRIu64, condition->version);
-    const char *key = display_key(
-        slice_make((const uint8_t *)condition->key, condition->key_size), &buffer);
+    const char *key =
+        display_key(slice_make((const uint8_t *)condition->key, condition->key_size), &buffer);
     diagnostic_set(exec->diagnostic, verb->offset, verb->length,
                    "expectation failed: %s %s, wanted %s", key, present, wanted);
     buffer_deinit(&buffer);
@@ -180,8 +180,8 @@ static Outcome exec_write(Exec *exec)
         if (status != AIDB_OK)
             outcome = fail(exec, status);
         else
-            outcome = write_batch(exec, statement->has_durability ? statement->durability
-                                                                  : AIDB_DEFAULT);
+            outcome =
+                write_batch(exec, statement->has_durability ? statement->durability : AIDB_DEFAULT);
         session_end_batch(session); /* forgets the condition */
     }
     cursor_range_deinit(&range);
@@ -223,10 +223,10 @@ static Outcome exec_commit(Exec *exec)
         outcome = refuse(exec, "out of memory");
     } else {
         aidb_status status = fill_writes(session);
-        outcome = status != AIDB_OK ? fail(exec, status)
-                                    : write_batch(exec, statement->has_durability
-                                                            ? statement->durability
-                                                            : session->batch_durability);
+        outcome = status != AIDB_OK
+                      ? fail(exec, status)
+                      : write_batch(exec, statement->has_durability ? statement->durability
+                                                                    : session->batch_durability);
         aidb_batch_clear(session->writes);
     }
     session_end_batch(session);
@@ -269,8 +269,8 @@ typedef struct Lookup {
     bool *found;
     Slice *values;
     uint64_t *versions;
-    size_t stored_count;  /* keys that the store had to be asked for */
-    aidb_value *stored;   /* what it answered */
+    size_t stored_count; /* keys that the store had to be asked for */
+    aidb_value *stored;  /* what it answered */
 } Lookup;
 
 static void lookup_deinit(Lookup *lookup)
@@ -357,8 +357,8 @@ static void show_lookup(Exec *exec, const Lookup *lookup)
     const Statement *statement = exec->statement;
     Output *output = &exec->session->output;
     bool aligned = output->format == OUTPUT_ALIGNED;
-    bool keyed = lookup->count > 1 || output->format == OUTPUT_JSONL ||
-                 (aligned && statement->with_version);
+    bool keyed =
+        lookup->count > 1 || output->format == OUTPUT_JSONL || (aligned && statement->with_version);
     if (lookup->count == 1 && !lookup->found[0]) {
         if (aligned)
             output_message(output, "(not found)");
@@ -468,9 +468,9 @@ static Outcome exec_scan(Exec *exec)
     if (status == AIDB_OK)
         status = scan_rows(exec, &cursor, &interrupted);
     /* The message is copied before closing the cursor, which may fail with another. */
-    Outcome outcome = interrupted            ? canceled(exec)
-                      : status == AIDB_OK    ? OUTCOME_OK
-                                             : fail(exec, status);
+    Outcome outcome = interrupted         ? canceled(exec)
+                      : status == AIDB_OK ? OUTCOME_OK
+                                          : fail(exec, status);
     cursor_close(&cursor);
     cursor_range_deinit(&range);
     return outcome;
@@ -531,10 +531,9 @@ static Outcome exec_control(Exec *exec, const char *command, const Bounds *bound
     aidb_status status = AIDB_OK;
     cursor_range_init(&range, bounds);
     if (!range.empty)
-        status = aidb_control(exec->session->db, command,
-                              range.range.from.data != NULL || range.range.to.data != NULL
-                                  ? &range.range
-                                  : NULL);
+        status = aidb_control(
+            exec->session->db, command,
+            range.range.from.data != NULL || range.range.to.data != NULL ? &range.range : NULL);
     cursor_range_deinit(&range);
     return status == AIDB_OK ? done(exec) : fail(exec, status);
 }
@@ -615,8 +614,7 @@ static Outcome exec_show(Exec *exec)
 Outcome exec_statement(Session *session, const Statement *statement, Diagnostic *diagnostic)
 {
     Exec exec = {.session = session, .statement = statement, .diagnostic = diagnostic};
-    bool ends_batch =
-        statement->kind == STATEMENT_ROLLBACK || statement->kind == STATEMENT_COMMIT;
+    bool ends_batch = statement->kind == STATEMENT_ROLLBACK || statement->kind == STATEMENT_COMMIT;
     if (session->batch != NULL && session->batch_failed && !ends_batch) {
         refuse(&exec, "a statement of this batch failed");
         diagnostic_hint(diagnostic, "ROLLBACK ends it; nothing of it is written.");

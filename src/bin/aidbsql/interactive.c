@@ -109,8 +109,8 @@ static void take_line(Conversation *conversation, const char *line)
         reconnect(session);
     if (!script_is_pending(script)) {
         Buffer *typed = &conversation->typed;
-        while (typed->size > 0 && (typed->data[typed->size - 1] == '\n' ||
-                                   typed->data[typed->size - 1] == ' '))
+        while (typed->size > 0 &&
+               (typed->data[typed->size - 1] == '\n' || typed->data[typed->size - 1] == ' '))
             typed->size--;
         if (typed->size > 0)
             line_remember(mem_string(typed));

@@ -20,7 +20,6 @@
 #include <editline/readline.h>
 #endif
 
-
 #if defined(HAVE_READLINE) || defined(HAVE_LIBEDIT)
 
 #define HISTORY_LINES_MAX 2000

@@ -53,7 +53,8 @@ static const char usage[] =
     "      --help            this text\n"
     "      --version         the version\n"
     "\n"
-    "Statements end with a semicolon; the last one may go without. \\h lists them, \\? the commands.\n"
+    "Statements end with a semicolon; the last one may go without. \\h lists them, \\? the "
+    "commands.\n"
     "Exit code: 0 done, 1 error in a statement, 2 no connection, 3 usage, 4 condition not met.\n";
 
 /* One -c or -f, in the order given. */
@@ -96,8 +97,8 @@ static bool set_variable(Session *session, const char *assignment)
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment)
         return false;
-    char *name = mem_copy_bytes(
-        slice_make((const uint8_t *)assignment, (size_t)(equals - assignment)));
+    char *name =
+        mem_copy_bytes(slice_make((const uint8_t *)assignment, (size_t)(equals - assignment)));
     bool set = command_set_variable(session, name, equals + 1);
     free(name);
     return set;
@@ -110,8 +111,14 @@ static void add_input(Options *options, bool is_file, const char *text)
     options->inputs[options->input_count++] = (Input){.is_file = is_file, .text = text};
 }
 
-enum { OPTION_FORMAT = 256, OPTION_HEADER, OPTION_STRICT, OPTION_CONTINUE, OPTION_HELP,
-       OPTION_VERSION };
+enum {
+    OPTION_FORMAT = 256,
+    OPTION_HEADER,
+    OPTION_STRICT,
+    OPTION_CONTINUE,
+    OPTION_HELP,
+    OPTION_VERSION
+};
 
 /* -1 to go on, or the exit code. */
 static int parse_options(int argc, char **argv, Options *options, Session *session)
@@ -270,8 +277,7 @@ static int apply_target(const Options *options, Session *session)
     } else {
         const char *host = options->host != NULL ? options->host : DEFAULT_HOST;
         bool brackets = strchr(host, ':') != NULL && host[0] != '[';
-        char *name = mem_format("aidb://%s%s%s:%s", brackets ? "[" : "", host,
-                                brackets ? "]" : "",
+        char *name = mem_format("aidb://%s%s%s:%s", brackets ? "[" : "", host, brackets ? "]" : "",
                                 options->port != NULL ? options->port : DEFAULT_PORT);
         session_set_target(session, name);
         free(name);
@@ -342,8 +348,7 @@ static Outcome finish(Session *session, Outcome worst)
 
 static int run(const Options *options, Session *session)
 {
-    bool conversation =
-        options->input_count == 0 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    bool conversation = options->input_count == 0 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     int code = apply_output(options, &session->output, isatty(STDOUT_FILENO));
     if (code < 0)
         code = apply_target(options, session);

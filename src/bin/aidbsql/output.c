@@ -13,7 +13,7 @@
 #include "bin/aidbsql/mem.h"
 
 /* What `aligned` holds back before it settles the widths of its columns. */
-#define HELD_ROWS_MAX 1000
+#define HELD_ROWS_MAX  1000
 #define HELD_BYTES_MAX (1u << 20)
 
 /* A column is padded to at most this; wider cells stick out rather than push all others away. */
@@ -303,8 +303,7 @@ static bool needs_pager(const Output *output, size_t extra_lines)
 {
     struct winsize window;
     if (!output->pager || output->file != stdout || !isatty(STDOUT_FILENO) ||
-        ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) != 0 || window.ws_row == 0 ||
-        window.ws_col == 0)
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) != 0 || window.ws_row == 0 || window.ws_col == 0)
         return false;
     size_t lines = extra_lines;
     const char *cell = (const char *)output->held.data;

@@ -45,13 +45,13 @@ typedef struct Cell {
 
 typedef struct Output {
     OutputFormat format;
-    bool nul_ended;   /* rows end with NUL (text and raw) */
-    bool not_ended;   /* rows end with nothing (text and raw) */
-    Toggle header;    /* auto: only when aligned */
-    Toggle footer;    /* auto: only when aligned */
-    bool expanded;    /* aligned: a line for each cell */
-    bool pager;       /* long tables go through one; for terminals */
-    FILE *file;       /* where results go */
+    bool nul_ended;                /* rows end with NUL (text and raw) */
+    bool not_ended;                /* rows end with nothing (text and raw) */
+    Toggle header;                 /* auto: only when aligned */
+    Toggle footer;                 /* auto: only when aligned */
+    bool expanded;                 /* aligned: a line for each cell */
+    bool pager;                    /* long tables go through one; for terminals */
+    FILE *file;                    /* where results go */
     int (*close_file)(FILE *file); /* of \o; null when the file is standard output */
 
     /* The result under way. */
@@ -59,13 +59,13 @@ typedef struct Output {
     size_t column_count;
     uint64_t row_count;
     Buffer line;
-    Buffer held;  /* aligned: cells of the rows held back, each null-terminated and escaped */
+    Buffer held; /* aligned: cells of the rows held back, each null-terminated and escaped */
     size_t held_count;
-    bool shown;   /* aligned: the widths are settled */
+    bool shown; /* aligned: the widths are settled */
     size_t widths[OUTPUT_COLUMNS_MAX];
-    FILE *page;   /* the pager, while one runs */
+    FILE *page;     /* the pager, while one runs */
     bool page_left; /* the reader has quit the pager: the rest need not be written */
-    int error;    /* errno of the first failed write, 0 when there was none */
+    int error;      /* errno of the first failed write, 0 when there was none */
 } Output;
 
 /* Text into standard output. */

@@ -11,10 +11,11 @@ const StatementHelp statement_help[] = {
      "writes a key"},
     {"GET", "GET key [key...] [VERSION]", "reads keys, with the version of each when asked"},
     {"EXISTS", "EXISTS key [key...]", "counts how many of the keys exist"},
-    {"DELETE", "DELETE key [key...] [DURABILITY x]\n"
-               "DELETE key [IF PRESENT | IF VERSION n] [DURABILITY x]\n"
-               "DELETE RANGE [FROM a] [TO b] [DURABILITY x]\n"
-               "DELETE RANGE PREFIX p [DURABILITY x]",
+    {"DELETE",
+     "DELETE key [key...] [DURABILITY x]\n"
+     "DELETE key [IF PRESENT | IF VERSION n] [DURABILITY x]\n"
+     "DELETE RANGE [FROM a] [TO b] [DURABILITY x]\n"
+     "DELETE RANGE PREFIX p [DURABILITY x]",
      "deletes keys; a RANGE without bounds is every key"},
     {"SCAN", "SCAN [PREFIX p | [FROM a] [TO b]] [REVERSE] [LIMIT n] [KEYS | VALUES | VERSIONS]",
      "lists keys in order; FROM is included, TO is not"},
@@ -295,8 +296,8 @@ static bool parse_put(Parser *parser)
     }
     if (token->bytes.size > AIDB_VALUE_MAX)
         return diagnostic_set(parser->diagnostic, token->offset, token->length,
-                              "this value has %zu bytes, a value has at most %u",
-                              token->bytes.size, AIDB_VALUE_MAX);
+                              "this value has %zu bytes, a value has at most %u", token->bytes.size,
+                              AIDB_VALUE_MAX);
     parser->statement->value = token->bytes;
     return parse_write_clauses(parser, true, true,
                                "A value with white space, commas or quotes is written '...'.");
@@ -460,8 +461,7 @@ static bool parse_terminate(Parser *parser)
     if (!take_data(parser, "the number of a backend", &token))
         return false;
     if (!token_number(token, &parser->statement->backend))
-        return fail_hint(parser, token, "a backend is a whole number",
-                         "SHOW BACKENDS lists them.");
+        return fail_hint(parser, token, "a backend is a whole number", "SHOW BACKENDS lists them.");
     return expect_end(parser, NULL);
 }
 
@@ -549,10 +549,7 @@ bool parser_parse(const TokenList *tokens, Statement *statement, Diagnostic *dia
     *statement = (Statement){.keys = keys};
     if (tokens->count == 0)
         return true;
-    Parser parser = {.tokens = tokens,
-                     .at = 1,
-                     .statement = statement,
-                     .diagnostic = diagnostic};
+    Parser parser = {.tokens = tokens, .at = 1, .statement = statement, .diagnostic = diagnostic};
     const Token *verb = &tokens->items[0];
     statement->verb = verb;
     for (size_t i = 0; i < STATEMENT_COUNT_OF; i++) {

@@ -55,11 +55,11 @@ typedef struct Statement {
     const Token *verb;
     const Token **keys; /* PUT, GET, EXISTS, DELETE; owned */
     size_t key_count;
-    Slice value;           /* PUT */
-    bool with_version;     /* GET */
-    bool has_condition;    /* PUT, DELETE of one key */
+    Slice value;        /* PUT */
+    bool with_version;  /* GET */
+    bool has_condition; /* PUT, DELETE of one key */
     aidb_expect condition;
-    uint64_t version;      /* of the condition */
+    uint64_t version; /* of the condition */
     bool has_durability;
     aidb_durability durability;
     Bounds bounds;

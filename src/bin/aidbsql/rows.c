@@ -133,8 +133,9 @@ static FieldEnd read_csv_field(RowReader *reader, Buffer *out, bool *quoted)
             c = '\r'; /* a lone CR is no line end */
     }
     if (c != ',' && c != '\n' && c != EOF) {
-        fail(reader, reader->line, reader->column - 1, "only a comma or a line end may follow a "
-                                                       "closing quote");
+        fail(reader, reader->line, reader->column - 1,
+             "only a comma or a line end may follow a "
+             "closing quote");
         return FIELD_ERROR;
     }
     return end_of_field(reader, c);
@@ -469,7 +470,7 @@ RowResult row_reader_skip(RowReader *reader)
 static const struct {
     const char *name;
     RowFormat format;
-} formats[] = {{"csv", ROW_CSV},     {"tsv", ROW_TSV},    {"tab", ROW_TSV},   {"text", ROW_TSV},
+} formats[] = {{"csv", ROW_CSV},     {"tsv", ROW_TSV},    {"tab", ROW_TSV},     {"text", ROW_TSV},
                {"jsonl", ROW_JSONL}, {"json", ROW_JSONL}, {"ndjson", ROW_JSONL}};
 
 bool row_format_parse(const char *text, RowFormat *format)

@@ -23,12 +23,12 @@ typedef struct RowReader {
     FILE *file;
     RowFormat format;
     uint64_t bytes_read;
-    uint64_t line;   /* that the next byte is in, from 1 */
-    uint64_t column; /* of the next byte, in bytes from 1 */
+    uint64_t line;     /* that the next byte is in, from 1 */
+    uint64_t column;   /* of the next byte, in bytes from 1 */
     uint64_t row_line; /* that the last row began on */
-    Buffer key;      /* of the last row */
+    Buffer key;        /* of the last row */
     Buffer value;
-    Buffer text;     /* a line, or a field before it is decoded */
+    Buffer text; /* a line, or a field before it is decoded */
     uint64_t error_line;
     uint64_t error_column;
     char error[256];

@@ -15,16 +15,12 @@
 
 /* Of a long line, an error shows this many bytes before and after its place. */
 #define EXCERPT_BEFORE 60
-#define EXCERPT_AFTER 60
+#define EXCERPT_AFTER  60
 
 void script_init(Script *script, Session *session, const char *name)
 {
-    *script = (Script){.session = session,
-                       .name = name,
-                       .text_line = 1,
-                       .text_column = 1,
-                       .line = 1,
-                       .column = 1};
+    *script = (Script){
+        .session = session, .name = name, .text_line = 1, .text_column = 1, .line = 1, .column = 1};
 }
 
 void script_deinit(Script *script)
@@ -91,8 +87,7 @@ static void print_excerpt(Slice text, size_t offset, size_t length)
         Slice piece = slice_make(text.data + from, to - from);
         for (size_t at = 0; at < piece.size;) {
             uint32_t code;
-            size_t size =
-                codec_utf8_decode(slice_make(piece.data + at, piece.size - at), &code);
+            size_t size = codec_utf8_decode(slice_make(piece.data + at, piece.size - at), &code);
             bool plain = size > 0 && code >= 0x20 && !(code >= 0x7f && code < 0xa0);
             Slice shown = plain ? slice_make(piece.data + at, size) : slice_make(" ", 1);
             if (size > 0 && !plain && code != '\t')
@@ -114,8 +109,7 @@ static void print_excerpt(Slice text, size_t offset, size_t length)
     buffer_deinit(&line);
 }
 
-void script_report(const Script *script, Slice text, Outcome outcome,
-                   const Diagnostic *diagnostic)
+void script_report(const Script *script, Slice text, Outcome outcome, const Diagnostic *diagnostic)
 {
     size_t offset = diagnostic->offset < text.size ? diagnostic->offset : text.size;
     uint64_t line = script->text_line;
@@ -126,8 +120,7 @@ void script_report(const Script *script, Slice text, Outcome outcome,
             line_begin = i + 1;
         }
     }
-    uint64_t column =
-        count_characters(slice_make(text.data + line_begin, offset - line_begin)) + 1;
+    uint64_t column = count_characters(slice_make(text.data + line_begin, offset - line_begin)) + 1;
     if (line == script->text_line)
         column += script->text_column - 1;
     output_flush(&script->session->output);
@@ -183,8 +176,8 @@ static void print_time(const Session *session, const struct timespec *begin)
 {
     struct timespec end;
     clock_gettime(CLOCK_MONOTONIC, &end);
-    double ms = (double)(end.tv_sec - begin->tv_sec) * 1e3 +
-                (double)(end.tv_nsec - begin->tv_nsec) / 1e6;
+    double ms =
+        (double)(end.tv_sec - begin->tv_sec) * 1e3 + (double)(end.tv_nsec - begin->tv_nsec) / 1e6;
     /* What is read by a program stays free of it. */
     bool screen = session->output.file == stdout && isatty(STDOUT_FILENO);
     fprintf(screen ? stdout : stderr, "Time: %.3f ms\n", ms);

@@ -48,7 +48,6 @@ Outcome script_run_file(Session *session, const char *path);
 Outcome script_run_statement(Script *script, Slice text);
 
 /* Prints a message about a place in `text`, which began at text_line and text_column. */
-void script_report(const Script *script, Slice text, Outcome outcome,
-                   const Diagnostic *diagnostic);
+void script_report(const Script *script, Slice text, Outcome outcome, const Diagnostic *diagnostic);
 
 #endif

@@ -93,8 +93,8 @@ static aidb_status open_directory(Session *session)
         if (status != AIDB_LOCKED)
             return status;
         /* Somebody has it: a server that does not listen yet, or another program. */
-        bool starting = strcmp(pid_file.state, "starting") == 0 ||
-                        strcmp(pid_file.state, "recovering") == 0;
+        bool starting =
+            strcmp(pid_file.state, "starting") == 0 || strcmp(pid_file.state, "recovering") == 0;
         if (!starting || waited_ms >= START_WAIT_SECONDS * 1000 || interrupt_pending())
             return status;
         const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
@@ -150,8 +150,8 @@ void session_add_condition(Session *session, Slice key, aidb_expect expect, uint
     if (session->condition_count == session->condition_capacity) {
         session->condition_capacity =
             session->condition_capacity > 0 ? session->condition_capacity * 2 : 8;
-        session->conditions = mem_resize(session->conditions, session->condition_capacity *
-                                                                  sizeof *session->conditions);
+        session->conditions = mem_resize(session->conditions,
+                                         session->condition_capacity * sizeof *session->conditions);
     }
     session->conditions[session->condition_count++] = (Condition){
         .key = mem_copy_bytes(key), .key_size = key.size, .expect = expect, .version = version};
@@ -186,8 +186,8 @@ void session_set_variable(Session *session, const char *name, const char *value)
         return;
     }
     if (variable == NULL) {
-        session->variables = mem_resize(session->variables, (session->variable_count + 1) *
-                                                                sizeof *session->variables);
+        session->variables = mem_resize(session->variables,
+                                        (session->variable_count + 1) * sizeof *session->variables);
         variable = &session->variables[session->variable_count++];
         *variable = (Variable){.name = mem_copy_string(name)};
     }

@@ -67,7 +67,7 @@ typedef struct Session {
     bool timing;
     bool stop_on_error;
     bool interactive;
-    bool quit; /* \q was given */
+    bool quit;               /* \q was given */
     char *const *parameters; /* $1..$9 */
     size_t parameter_count;
     Variable *variables;
