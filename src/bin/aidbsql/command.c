@@ -363,9 +363,10 @@ static Outcome run_echo(Command *command)
 {
     Buffer text = {0};
     for (size_t i = 1; i < command->args->count; i++) {
-        if (i > 1)
+        const Token *token = &command->args->items[i];
+        if (i > 1 && token->offset > token[-1].offset + token[-1].length)
             mem_append_byte(&text, ' ');
-        mem_append(&text, command->args->items[i].bytes.data, command->args->items[i].bytes.size);
+        mem_append(&text, token->bytes.data, token->bytes.size);
     }
     output_message(&command->session->output, mem_string(&text));
     buffer_deinit(&text);

@@ -102,10 +102,9 @@ static void take_line(Conversation *conversation, const char *line)
     /* A server that has come back meanwhile is found without a word. */
     if (session->db == NULL && session_open(session) != AIDB_OK)
         session->db = NULL;
-    script->worst = OUTCOME_OK;
     script_feed(script, buffer_slice(&text));
     buffer_deinit(&text);
-    if (script->worst == OUTCOME_LOST && !session->quit)
+    if (session->lost && !session->quit)
         reconnect(session);
     if (!script_is_pending(script)) {
         Buffer *typed = &conversation->typed;

@@ -2,8 +2,8 @@
  * main.c - aidbsql: statements for AiDb from the command line, a file, a pipe or a terminal.
  *
  * Exit codes: 0 done; 1 an error in a statement; 2 no connection, or it was lost; 3 wrong usage;
- * 4 a condition was not met (or, with --strict, a key was missing). With --continue the worst
- * counts: 2, then 1, then 4.
+ * 4 a condition was not met (or, with --strict, a key was missing). With --continue the greatest
+ * code counts.
  */
 #include "config.h"
 
@@ -21,7 +21,7 @@
 #define DEFAULT_HOST "127.0.0.1"
 #define DEFAULT_PORT "7654"
 
-enum { EXIT_DONE = 0, EXIT_ERROR = 1, EXIT_LOST = 2, EXIT_USAGE = 3, EXIT_UNMET = 4 };
+#define EXIT_USAGE 3 /* the others are outcomes */
 
 static const char usage[] =
     "aidbsql runs statements on an AiDb database.\n"
@@ -203,10 +203,10 @@ static int parse_options(int argc, char **argv, Options *options, Session *sessi
             break;
         case OPTION_HELP:
             fputs(usage, stdout);
-            return EXIT_DONE;
+            return OUTCOME_OK;
         case OPTION_VERSION:
             puts("aidbsql (AiDb) " AIDB_VERSION);
-            return EXIT_DONE;
+            return OUTCOME_OK;
         case ':':
             return wrong_usage("%s takes an argument", argv[optind - 1]);
         default:
@@ -292,7 +292,7 @@ static int open_session(Session *session)
         return -1;
     const char *message = aidb_error_message();
     fprintf(stderr, "aidbsql: %s\n", *message != '\0' ? message : status_name(status));
-    return status == AIDB_INVALID && !session->target_is_directory ? EXIT_USAGE : EXIT_LOST;
+    return status == AIDB_INVALID && !session->target_is_directory ? EXIT_USAGE : OUTCOME_LOST;
 }
 
 static Outcome run_inputs(const Options *options, Session *session)
@@ -315,7 +315,7 @@ static Outcome run_inputs(const Options *options, Session *session)
             outcome = script_run_text(session, name, slice_from_string(input->text));
         }
         worst = outcome_worse(worst, outcome);
-        if (worst == OUTCOME_LOST || (worst != OUTCOME_OK && session->stop_on_error))
+        if (session->lost || (outcome != OUTCOME_OK && session->stop_on_error))
             break;
     }
     return worst;
@@ -325,12 +325,13 @@ static Outcome run_inputs(const Options *options, Session *session)
 static Outcome finish(Session *session, Outcome worst)
 {
     if (session->batch != NULL) {
-        if (worst == OUTCOME_OK)
+        /* An error that stopped the run has said enough. */
+        if (worst == OUTCOME_OK || !session->stop_on_error)
             fputs("aidbsql: the input ended inside BEGIN: nothing of the batch was written\n",
                   stderr);
         worst = outcome_worse(worst, OUTCOME_ERROR);
     }
-    bool lost = worst == OUTCOME_LOST;
+    bool lost = session->lost;
     if (session_close(session) != AIDB_OK && !lost) {
         fprintf(stderr, "aidbsql: %s\n", aidb_error_message());
         worst = outcome_worse(worst, OUTCOME_ERROR);
@@ -361,7 +362,7 @@ static int run(const Options *options, Session *session)
     session->output.pager = conversation;
     if (options->output != NULL && !output_redirect(&session->output, options->output)) {
         fprintf(stderr, "aidbsql: could not open %s: %s\n", options->output, strerror(errno));
-        return EXIT_ERROR;
+        return OUTCOME_ERROR;
     }
     code = open_session(session);
     if (code >= 0)
@@ -373,11 +374,7 @@ static int run(const Options *options, Session *session)
         worst = script_run_file(session, "-");
     else
         worst = run_inputs(options, session);
-    static const int codes[] = {[OUTCOME_OK] = EXIT_DONE,
-                                [OUTCOME_UNMET] = EXIT_UNMET,
-                                [OUTCOME_ERROR] = EXIT_ERROR,
-                                [OUTCOME_LOST] = EXIT_LOST};
-    return codes[finish(session, worst)];
+    return finish(session, worst);
 }
 
 int main(int argc, char **argv)

@@ -183,6 +183,12 @@ static void print_time(const Session *session, const struct timespec *begin)
     fprintf(screen ? stdout : stderr, "Time: %.3f ms\n", ms);
 }
 
+/* An answer such as an unmet condition does not make a batch abort-only. */
+static bool fails_batch(Outcome outcome)
+{
+    return outcome == OUTCOME_ERROR || outcome == OUTCOME_LOST;
+}
+
 Outcome script_run_statement(Script *script, Slice text)
 {
     Session *session = script->session;
@@ -198,7 +204,7 @@ Outcome script_run_statement(Script *script, Slice text)
         script_report(script, text, OUTCOME_ERROR, &diagnostic);
         outcome = outcome_worse(outcome, OUTCOME_ERROR);
     }
-    if (session->batch != NULL && outcome >= OUTCOME_ERROR)
+    if (session->batch != NULL && fails_batch(outcome))
         session->batch_failed = true;
     if (session->timing)
         print_time(session, &begin);
@@ -207,11 +213,13 @@ Outcome script_run_statement(Script *script, Slice text)
 
 static void account(Script *script, Outcome outcome)
 {
+    Session *session = script->session;
     script->worst = outcome_worse(script->worst, outcome);
+    session->lost |= outcome == OUTCOME_LOST;
     if (outcome == OUTCOME_OK || script->name == NULL)
         return;
     /* Without a connection nothing that follows can work. */
-    if (script->session->stop_on_error || outcome == OUTCOME_LOST)
+    if (session->stop_on_error || session->lost)
         script->stopped = true;
 }
 
@@ -272,7 +280,7 @@ static void run_command(Script *script, Slice line)
         script_report(script, line, OUTCOME_ERROR, &diagnostic);
         outcome = outcome_worse(outcome, OUTCOME_ERROR);
     }
-    if (script->session->batch != NULL && outcome >= OUTCOME_ERROR)
+    if (script->session->batch != NULL && fails_batch(outcome))
         script->session->batch_failed = true;
     account(script, outcome);
     if (script->session->quit)

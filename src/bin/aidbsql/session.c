@@ -36,7 +36,7 @@ void session_set_target(Session *session, const char *target)
     free(session->target);
     session->target = copy;
     session->target_is_directory =
-        strncmp(target, "aidb://", 7) != 0 && strncmp(target, "aidb+", 5) != 0;
+        strstr(target, "://") == NULL && strncmp(target, "aidb+", 5) != 0;
 }
 
 /* --- Opening -------------------------------------------------------------------------------- */
@@ -76,6 +76,7 @@ static aidb_status open_name(Session *session, const char *name, bool embedded)
     free(session->address);
     session->address = mem_copy_string(name);
     session->embedded = embedded;
+    session->lost = false;
     return AIDB_OK;
 }
 

@@ -18,12 +18,13 @@
 #include "bin/aidbsql/output.h"
 #include "bin/aidbsql/overlay.h"
 
-/* What became of a statement, a file or a run; the worse the greater. */
+/* What became of a statement, a file or a run: the exit codes of the program. The greater is the
+ * worse. */
 typedef enum Outcome {
-    OUTCOME_OK,
-    OUTCOME_UNMET, /* a condition was not met, or with --strict a key was missing */
-    OUTCOME_ERROR,
-    OUTCOME_LOST /* no connection */
+    OUTCOME_OK = 0,
+    OUTCOME_ERROR = 1,
+    OUTCOME_LOST = 2, /* no connection */
+    OUTCOME_UNMET = 4 /* a condition was not met, or with --strict a key was missing */
 } Outcome;
 
 static inline Outcome outcome_worse(Outcome a, Outcome b)
@@ -50,6 +51,7 @@ typedef struct Session {
     aidb *db;      /* null while there is no connection */
     char *address; /* what db is open on */
     bool embedded; /* db is a directory in this process */
+    bool lost;     /* the connection broke: db is of no further use */
 
     aidb_snapshot *snapshot;
     Overlay *batch; /* null outside of BEGIN ... COMMIT */
