@@ -207,6 +207,7 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
             RETURN_IF_FAILED(db_check(db));
         }
     }
+    wal_nudge(db->wal);
     slot_count(session->slot, STAT_WRITES, 1);
     slot_count(session->slot, STAT_OPERATIONS, write->op_count);
     slot_count(session->slot, STAT_WRITE_BYTES, write->ops.size);
