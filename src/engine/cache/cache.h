@@ -17,7 +17,10 @@
 
 typedef struct BlockCache BlockCache;
 
-typedef enum CachePriority { CACHE_DATA = 0, CACHE_INDEX = 1 /* and filters: evicted later */ } CachePriority;
+typedef enum CachePriority {
+    CACHE_DATA = 0,
+    CACHE_INDEX = 1 /* and filters: evicted later */
+} CachePriority;
 
 /* `size` bytes of region in all; 0 and very small sizes give a cache that never keeps anything. */
 BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs);
@@ -32,10 +35,12 @@ typedef struct CacheFill {
 } CacheFill;
 /* Reserves a frame for `size` bytes; never waits: when frames are all in limbo or in use it gives
  * none. Each fill ends with exactly one of cache_publish and cache_abandon. */
-void cache_reserve(BlockCache *cache, Slot *slot, size_t size, CachePriority priority, CacheFill *fill);
+void cache_reserve(BlockCache *cache, Slot *slot, size_t size, CachePriority priority,
+                   CacheFill *fill);
 /* Makes the block findable. When another process was faster both copies are right: the loser's frame
  * stays valid for its caller until the epoch ends and is not found by others. Returns the block. */
-Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t table, uint64_t offset, size_t size);
+Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t table, uint64_t offset,
+                    size_t size);
 void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill);
 /* Drops the blocks of a table that was deleted (they would age out anyway). */
 void cache_forget(BlockCache *cache, Slot *slot, uint64_t table);

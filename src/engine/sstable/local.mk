@@ -1,2 +1,15 @@
 noinst_LTLIBRARIES += %D%/libsstable.la
-%C%_libsstable_la_SOURCES =
+%C%_libsstable_la_SOURCES = \
+	%D%/sstable.h \
+	%D%/sstable_internal.h \
+	%D%/block.c \
+	%D%/compress.c \
+	%D%/file_cache.c \
+	%D%/filter.c \
+	%D%/index.c \
+	%D%/range_block.c \
+	%D%/table_builder.c \
+	%D%/table_format.c \
+	%D%/table_iter.c \
+	%D%/table_reader.c \
+	%D%/table_verify.c

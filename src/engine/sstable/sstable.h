@@ -21,32 +21,32 @@
 
 /* (term << 40 | number): never reused. */
 #define TABLE_NUMBER(term, number) ((uint64_t)(term) << 40 | (uint64_t)(number))
-#define TABLE_TERM(id) ((uint32_t)((id) >> 40))
-#define TABLE_SEQUENCE(id) ((uint64_t)(id) & 0xffffffffffull)
-#define TABLE_NAME_SIZE 32
+#define TABLE_TERM(id)             ((uint32_t)((id) >> 40))
+#define TABLE_SEQUENCE(id)         ((uint64_t)(id)&0xffffffffffull)
+#define TABLE_NAME_SIZE            32
 /* "%08x-%06llu.sst" of term and number. */
 void table_name(uint64_t number, char name[TABLE_NAME_SIZE]);
 bool table_name_parse(const char *name, uint64_t *number);
 
 typedef struct TableInfo {
     uint64_t number;
-    uint64_t id[2];         /* random, seeds every checksum of the file */
+    uint64_t id[2]; /* random, seeds every checksum of the file */
     uint64_t file_size;
-    uint64_t lsn_min;       /* over all entries and range tombstones; block LSNs are deltas from it */
-    uint64_t lsn_max;
-    uint64_t entries;       /* puts and deletes */
+    uint64_t lsn_min; /* the builder's floor: at or below every LSN; entries store deltas from it */
+    uint64_t lsn_max; /* over all entries and range tombstones */
+    uint64_t entries; /* puts and deletes */
     uint64_t deletes;
     uint64_t range_deletes; /* fragments */
     uint64_t raw_bytes;     /* keys and values before compression */
-    uint64_t data_size;     /* bytes of data blocks: they are at offset [header, header + data_size) */
-    uint64_t index_offset;  /* of the top (or only) index block */
+    uint64_t data_size; /* bytes of data blocks: they are at offset [header, header + data_size) */
+    uint64_t index_offset; /* of the top (or only) index block */
     uint32_t index_size;
-    uint32_t index_levels;  /* 1 or 2 */
+    uint32_t index_levels; /* 1 or 2 */
     uint64_t filter_offset;
     uint32_t filter_section_size; /* bytes as stored, with checksum; 0: no filter */
     uint32_t filter_sections;
     uint64_t range_offset;
-    uint32_t range_size;    /* 0: no range tombstones */
+    uint32_t range_size; /* 0: no range tombstones */
 } TableInfo;
 
 Status table_info_encode(const TableInfo *info, Buffer *to) MUST_CHECK;
@@ -71,7 +71,8 @@ Status table_builder_create(const TableOptions *options, const char *directory, 
 /* In internal order, no duplicates (asserted: AIDB_INTERNAL otherwise). */
 Status table_builder_add(TableBuilder *builder, const Entry *entry) MUST_CHECK;
 /* All range fragments, sorted and not overlapping, any time before finish. */
-Status table_builder_add_fragments(TableBuilder *builder, const RangeFragment *items, size_t count) MUST_CHECK;
+Status table_builder_add_fragments(TableBuilder *builder, const RangeFragment *items,
+                                   size_t count) MUST_CHECK;
 uint64_t table_builder_size(const TableBuilder *builder); /* bytes of the file so far, estimated */
 uint64_t table_builder_entries(const TableBuilder *builder);
 /* Writes the rest and syncs the file (not the directory). Afterwards only destroy. */
@@ -98,32 +99,37 @@ typedef struct TableReader {
     FileCache *files;
     BlockCache *cache; /* NULL: bypass (compaction, verify) */
     EpochDomain *epochs;
-    Slot *slot;        /* may be NULL without a cache (tools) */
-    Buffer scratch;    /* for compressed bytes; owned by the session */
-    struct TableBlock *private_blocks; /* blocks that found no frame: freed by table_reader_release */
+    Slot *slot;                             /* may be NULL without a cache (tools) */
+    Buffer scratch;                         /* for compressed bytes; owned by the session */
+    struct TableDecompressor *decompressor; /* made at first use; freed by table_reader_deinit */
+    struct TableBlock
+        *private_blocks; /* blocks that found no frame: freed by table_reader_release */
 } TableReader;
 
 /* Frees private blocks and scratch memory past a bound; call when the epoch is left. */
 void table_reader_release(TableReader *reader);
 void table_reader_deinit(TableReader *reader);
 
-/* The newest version of key at or below visible. The entry borrows from cached or private blocks until
- * the epoch is left. */
-Status table_get(TableReader *reader, const TableInfo *info, Slice key, uint64_t key_hash, uint64_t visible,
-                 Entry *entry, bool *found) MUST_CHECK;
+/* The newest version of key at or below visible. The entry's key is the caller's; its value borrows from
+ * cached or private blocks until the epoch is left. */
+Status table_get(TableReader *reader, const TableInfo *info, Slice key, uint64_t key_hash,
+                 uint64_t visible, Entry *entry, bool *found) MUST_CHECK;
 /* What table_get and the filters want as key_hash. */
 uint64_t table_key_hash(Slice key);
 /* The greatest LSN <= visible of a range tombstone that covers key; 0 for none. Cheap when the table
  * has none. */
-Status table_cover(TableReader *reader, const TableInfo *info, Slice key, uint64_t visible, uint64_t *lsn) MUST_CHECK;
+Status table_cover(TableReader *reader, const TableInfo *info, Slice key, uint64_t visible,
+                   uint64_t *lsn) MUST_CHECK;
 /* The table's range tombstones in heap memory. */
 Status table_fragments(TableReader *reader, const TableInfo *info, RangeFragments *out) MUST_CHECK;
 /* `readahead`: the caller will read much in order (compaction, long scans). Blocks of an iterator that
  * bypasses the cache are its own; those of others live until the epoch is left. `reader` and `info`
  * outlive the iterator. */
-Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead, Iter **iter) MUST_CHECK;
+Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead,
+                         Iter **iter) MUST_CHECK;
 /* Approximate bytes of the file's data before key (from the index alone). */
-Status table_offset_of(TableReader *reader, const TableInfo *info, Slice key, uint64_t *offset) MUST_CHECK;
+Status table_offset_of(TableReader *reader, const TableInfo *info, Slice key,
+                       uint64_t *offset) MUST_CHECK;
 
 /* ---- inspection (aidbctl, repair) ------------------------------------------------------------ */
 
@@ -131,7 +137,7 @@ Status table_offset_of(TableReader *reader, const TableInfo *info, Slice key, ui
 Status table_info_read(const char *path, const uint8_t *system_id, TableInfo *info) MUST_CHECK;
 /* Checks every byte and every invariant (order, bounds, counts, filter holds every key). */
 typedef void (*TableDamage)(void *arg, const char *path, uint64_t offset, const char *what);
-Status table_verify(const char *path, const uint8_t *system_id, const TableInfo *expected, TableDamage report,
-                    void *arg) MUST_CHECK;
+Status table_verify(const char *path, const uint8_t *system_id, const TableInfo *expected,
+                    TableDamage report, void *arg) MUST_CHECK;
 
 #endif

@@ -1,0 +1,497 @@
+/*
+ * block.c - data blocks: entries with prefix-compressed keys, restart points, search.
+ *
+ *   entry:   shared | unshared | value size | (LSN - base) << 2 | type   (varints)
+ *            unshared key bytes | value bytes
+ *   payload: entries | offset of each restart (u32) | number of restarts (u32)
+ *
+ * At a restart (every 16th entry) the key stands whole, so a search is binary over the restarts and
+ * linear over at most 16 entries. The linear part never puts keys together: it remembers how many
+ * bytes of the wanted key the last entry matched. An entry that shares more than that with its
+ * predecessor compares as the predecessor did, one that shares less lies behind the wanted key, and
+ * only one that shares exactly as much is compared, from there on.
+ *
+ * All versions of a key follow each other, newest first; a repeated key costs no key bytes.
+ */
+#include "config.h"
+
+#include "engine/sstable/sstable_internal.h"
+
+/* ---- building -------------------------------------------------------------------------------- */
+
+void block_builder_deinit(BlockBuilder *builder)
+{
+    buffer_deinit(&builder->data);
+    buffer_deinit(&builder->restarts);
+}
+
+void block_builder_clear(BlockBuilder *builder)
+{
+    buffer_clear(&builder->data);
+    buffer_clear(&builder->restarts);
+    builder->entries = 0;
+    builder->since_restart = 0;
+}
+
+size_t key_shared_prefix(Slice a, Slice b)
+{
+    size_t most = a.size < b.size ? a.size : b.size;
+    size_t i = 0;
+    while (i + 8 <= most) {
+        uint64_t left;
+        uint64_t right;
+        memcpy(&left, a.data + i, 8);
+        memcpy(&right, b.data + i, 8);
+        if (left != right)
+            break;
+        i += 8;
+    }
+    while (i < most && a.data[i] == b.data[i])
+        i++;
+    return i;
+}
+
+static bool next_is_restart(const BlockBuilder *builder)
+{
+    return builder->entries == 0 || builder->since_restart == RESTART_INTERVAL;
+}
+
+static uint64_t entry_tag(const Entry *entry, uint64_t lsn_base)
+{
+    return (entry->lsn - lsn_base) << 2 | entry->type;
+}
+
+size_t block_builder_size_with(const BlockBuilder *builder, const Entry *entry, size_t shared,
+                               uint64_t lsn_base)
+{
+    bool restart = next_is_restart(builder);
+    if (restart)
+        shared = 0;
+    size_t unshared = entry->key.size - shared;
+    return builder->data.size + builder->restarts.size + 4 + (restart ? 4 : 0) +
+           varint_size(shared) + varint_size(unshared) + varint_size(entry->value.size) +
+           varint_size(entry_tag(entry, lsn_base)) + unshared + entry->value.size;
+}
+
+Status block_builder_add(BlockBuilder *builder, const Entry *entry, size_t shared,
+                         uint64_t lsn_base)
+{
+    if (next_is_restart(builder)) {
+        RETURN_IF_FAILED(buffer_append_fixed32(&builder->restarts, (uint32_t)builder->data.size));
+        builder->since_restart = 0;
+        shared = 0;
+    }
+    size_t unshared = entry->key.size - shared;
+    Buffer *data = &builder->data;
+    RETURN_IF_FAILED(buffer_reserve(data, 4 * VARINT64_MAX + unshared + entry->value.size));
+    uint8_t *at = data->data + data->size;
+    at = put_varint(at, shared);
+    at = put_varint(at, unshared);
+    at = put_varint(at, entry->value.size);
+    at = put_varint(at, entry_tag(entry, lsn_base));
+    if (unshared > 0)
+        memcpy(at, entry->key.data + shared, unshared);
+    at += unshared;
+    if (entry->value.size > 0)
+        memcpy(at, entry->value.data, entry->value.size);
+    data->size = (size_t)(at - data->data) + entry->value.size;
+    builder->entries++;
+    builder->since_restart++;
+    return AIDB_OK;
+}
+
+Status block_builder_finish(BlockBuilder *builder)
+{
+    uint32_t count = (uint32_t)(builder->restarts.size / 4);
+    RETURN_IF_FAILED(buffer_append(&builder->data, builder->restarts.data, builder->restarts.size));
+    return buffer_append_fixed32(&builder->data, count);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+bool block_view_init(BlockView *view, Slice payload, uint64_t lsn_base)
+{
+    *view = (BlockView){.lsn_base = lsn_base};
+    if (payload.size < 4 || payload.size > BLOCK_RAW_MAX)
+        return false;
+    uint32_t count = get_fixed32(payload.data + payload.size - 4);
+    if (count > (payload.size - 4) / 4)
+        return false;
+    view->data = payload.data;
+    view->end = (uint32_t)(payload.size - 4 - (size_t)count * 4);
+    view->restart_count = count;
+    /* Without a restart there is no entry, and the first entry is a restart. */
+    if (count == 0)
+        return view->end == 0;
+    return get_fixed32(payload.data + view->end) == 0 && view->end > 0;
+}
+
+static uint32_t restart_at(const BlockView *view, uint32_t i)
+{
+    return get_fixed32(view->data + view->end + (size_t)i * 4);
+}
+
+/* One entry's fixed part, with its bytes still where they are. */
+typedef struct RawEntry {
+    uint32_t shared;
+    uint32_t unshared;
+    const uint8_t *key;
+    Slice value;
+    uint64_t lsn;
+    uint8_t type;
+    uint32_t next; /* offset behind it */
+} RawEntry;
+
+static inline bool raw_entry_decode(const BlockView *view, uint32_t offset, RawEntry *raw)
+{
+    if (offset >= view->end)
+        return false;
+    const uint8_t *at = view->data + offset;
+    const uint8_t *end = view->data + view->end;
+    uint32_t value_size = 0;
+    if (end - at >= 3 && (at[0] | at[1] | at[2]) < 0x80) {
+        raw->shared = at[0];
+        raw->unshared = at[1];
+        value_size = at[2];
+        at += 3;
+    } else {
+        at = decode_varint32(at, end, &raw->shared);
+        at = decode_varint32(at, end, &raw->unshared);
+        at = decode_varint32(at, end, &value_size);
+    }
+    uint64_t tag = 0;
+    at = decode_varint64(at, end, &tag);
+    if (at == NULL)
+        return false;
+    size_t left = (size_t)(end - at);
+    if (raw->unshared > left || value_size > left - raw->unshared)
+        return false;
+    raw->key = at;
+    raw->value = slice_make(at + raw->unshared, value_size);
+    raw->lsn = view->lsn_base + (tag >> 2);
+    raw->type = tag & 3;
+    raw->next = (uint32_t)(at + raw->unshared + value_size - view->data);
+    return raw->type == OP_PUT || (raw->type == OP_DELETE && value_size == 0);
+}
+
+/* The last restart whose entry is before (key, lsn) in internal order; 0 when none is. */
+static bool find_restart(const BlockView *view, Slice key, uint64_t lsn, uint32_t *restart)
+{
+    uint32_t low = 0;
+    uint32_t high = view->restart_count; /* the answer is in [low, high) */
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        RawEntry raw;
+        if (!raw_entry_decode(view, restart_at(view, middle), &raw) || raw.shared != 0)
+            return false;
+        if (entry_compare(slice_make(raw.key, raw.unshared), raw.lsn, key, lsn) < 0)
+            low = middle;
+        else
+            high = middle;
+    }
+    *restart = low;
+    return true;
+}
+
+/* Where walk_to ended. The entry's key is the first raw.shared bytes of the wanted key and then its own
+ * bytes, because what it shares with its predecessor that one shared with the wanted key. */
+typedef struct Walk {
+    uint32_t offset; /* view->end: no entry */
+    bool equal_key;  /* the entry's key is the wanted key */
+    RawEntry raw;
+} Walk;
+
+/* Walks from a restart, the last before (key, lsn) or the first of all, to the first entry at or after
+ * (key, lsn). Returns false when the block is damaged. */
+static bool walk_to(const BlockView *view, uint32_t restart, Slice key, uint64_t lsn, Walk *walk)
+{
+    uint32_t offset = restart_at(view, restart);
+    uint32_t next_restart =
+        restart + 1 < view->restart_count ? restart_at(view, restart + 1) : view->end;
+    size_t matched = 0;   /* bytes of key that the last entry had in common with it */
+    size_t last_size = 0; /* size of the last entry's key */
+    while (offset < view->end) {
+        RawEntry *raw = &walk->raw;
+        if (offset == next_restart) {
+            matched = 0;
+            last_size = 0;
+        }
+        if (!raw_entry_decode(view, offset, raw) || raw->shared > last_size)
+            return false;
+        last_size = (size_t)raw->shared + raw->unshared;
+        if (raw->shared < matched) {
+            /* It left the prefix that its predecessor (which was before key) had in common with key, and keys
+             * rise: it is behind. */
+            walk->offset = offset;
+            walk->equal_key = false;
+            return true;
+        }
+        if (raw->shared == matched) {
+            size_t most = key.size - matched < raw->unshared ? key.size - matched : raw->unshared;
+            size_t same =
+                key_shared_prefix(slice_make(key.data + matched, most), slice_make(raw->key, most));
+            matched += same;
+            bool entry_ends = same == raw->unshared;
+            bool key_ends = matched == key.size;
+            int order; /* of the entry against key */
+            if (entry_ends && key_ends)
+                order = 0;
+            else if (entry_ends)
+                order = -1;
+            else if (key_ends)
+                order = 1;
+            else
+                order = raw->key[same] < key.data[matched] ? -1 : 1;
+            if (order > 0 || (order == 0 && raw->lsn <= lsn)) {
+                walk->offset = offset;
+                walk->equal_key = order == 0;
+                return true;
+            }
+        }
+        /* else it shares more than matched: before key, as its predecessor was */
+        offset = raw->next;
+    }
+    walk->offset = view->end;
+    walk->equal_key = false;
+    return true;
+}
+
+BlockFind block_find(const BlockView *view, Slice key, uint64_t visible, Entry *entry)
+{
+    if (view->restart_count == 0)
+        return BLOCK_MISSING;
+    uint32_t restart = 0;
+    Walk walk;
+    if (!find_restart(view, key, visible, &restart) || !walk_to(view, restart, key, visible, &walk))
+        return BLOCK_DAMAGED;
+    if (!walk.equal_key)
+        return BLOCK_MISSING;
+    *entry =
+        (Entry){.key = key, .value = walk.raw.value, .lsn = walk.raw.lsn, .type = walk.raw.type};
+    return BLOCK_FOUND;
+}
+
+/* ---- cursor ---------------------------------------------------------------------------------- */
+
+void block_cursor_deinit(BlockCursor *cursor)
+{
+    buffer_deinit(&cursor->key);
+    buffer_deinit(&cursor->step_keys);
+}
+
+bool block_cursor_init(BlockCursor *cursor, Slice payload, uint64_t lsn_base)
+{
+    cursor->valid = false;
+    cursor->no_memory = false;
+    cursor->step_count = 0;
+    cursor->key.size = 0;
+    bool good = block_view_init(&cursor->view, payload, lsn_base);
+    cursor->offset = cursor->next_offset = cursor->view.end;
+    return good;
+}
+
+static bool cursor_end(BlockCursor *cursor)
+{
+    cursor->valid = false;
+    cursor->offset = cursor->next_offset = cursor->view.end;
+    cursor->step_count = 0;
+    return true;
+}
+
+/* Reads the entry at `offset`; the cursor's key is that of the entry before it. */
+static inline bool cursor_load(BlockCursor *cursor, uint32_t offset)
+{
+    RawEntry raw;
+    Buffer *key = &cursor->key;
+    if (!raw_entry_decode(&cursor->view, offset, &raw) || raw.shared > key->size ||
+        raw.shared + (size_t)raw.unshared > AIDB_KEY_MAX) {
+        cursor->valid = false;
+        return false;
+    }
+    size_t size = (size_t)raw.shared + raw.unshared;
+    key->size = raw.shared;
+    if (size > key->capacity && buffer_reserve(key, raw.unshared) != AIDB_OK) {
+        cursor->valid = false;
+        cursor->no_memory = true;
+        return false;
+    }
+    if (raw.unshared > 0)
+        memcpy(key->data + raw.shared, raw.key, raw.unshared);
+    key->size = size;
+    cursor->offset = offset;
+    cursor->next_offset = raw.next;
+    cursor->valid = true;
+    cursor->entry = (Entry){
+        .key = slice_make(key->data, size), .value = raw.value, .lsn = raw.lsn, .type = raw.type};
+    return true;
+}
+
+static bool cursor_load_restart(BlockCursor *cursor, uint32_t restart)
+{
+    cursor->key.size = 0;
+    cursor->step_count = 0;
+    return cursor_load(cursor, restart_at(&cursor->view, restart));
+}
+
+bool block_cursor_first(BlockCursor *cursor)
+{
+    if (cursor->view.restart_count == 0)
+        return cursor_end(cursor);
+    return cursor_load_restart(cursor, 0);
+}
+
+bool block_cursor_next(BlockCursor *cursor)
+{
+    if (cursor->step_count > 0) {
+        /* The key of the current step is not in the cursor's own buffer. */
+        Slice current = cursor->entry.key;
+        cursor->step_count = 0;
+        cursor->key.size = 0;
+        if (buffer_append(&cursor->key, current.data, current.size) != AIDB_OK) {
+            cursor->valid = false;
+            cursor->no_memory = true;
+            return false;
+        }
+    }
+    if (cursor->next_offset >= cursor->view.end)
+        return cursor_end(cursor);
+    return cursor_load(cursor, cursor->next_offset);
+}
+
+static bool cursor_failed(BlockCursor *cursor, bool no_memory)
+{
+    cursor->valid = false;
+    cursor->no_memory = no_memory;
+    cursor->step_count = 0;
+    return false;
+}
+
+bool block_cursor_seek(BlockCursor *cursor, Slice key, uint64_t lsn)
+{
+    if (cursor->view.restart_count == 0)
+        return cursor_end(cursor);
+    uint32_t restart = 0;
+    Walk walk;
+    if (!find_restart(&cursor->view, key, lsn, &restart) ||
+        !walk_to(&cursor->view, restart, key, lsn, &walk))
+        return cursor_failed(cursor, false);
+    if (walk.offset == cursor->view.end)
+        return cursor_end(cursor);
+    cursor->key.size = 0;
+    cursor->step_count = 0;
+    if (buffer_append(&cursor->key, key.data, walk.raw.shared) != AIDB_OK)
+        return cursor_failed(cursor, true);
+    return cursor_load(cursor, walk.offset);
+}
+
+/* ---- walking back ---------------------------------------------------------------------------- */
+
+static bool show_step(BlockCursor *cursor)
+{
+    const BlockStep *step = &cursor->steps[cursor->step];
+    cursor->offset = step->offset;
+    cursor->next_offset = step->next_offset;
+    cursor->valid = true;
+    cursor->entry =
+        (Entry){.key = slice_make(cursor->step_keys.data + step->key_offset, step->key_size),
+                .value = step->value,
+                .lsn = step->lsn,
+                .type = step->type};
+    return true;
+}
+
+/* Decodes the entries of an interval that lie before `limit` and stands on the last of them. There
+ * is at least one. */
+static bool load_steps(BlockCursor *cursor, uint32_t restart, uint32_t limit)
+{
+    const BlockView *view = &cursor->view;
+    uint32_t offset = restart_at(view, restart);
+    Buffer *keys = &cursor->step_keys;
+    keys->size = 0;
+    cursor->step_count = 0;
+    uint32_t count = 0;
+    uint32_t last_offset = 0;
+    uint32_t last_size = 0;
+    while (offset < limit) {
+        RawEntry raw;
+        if (count == RESTART_INTERVAL || !raw_entry_decode(view, offset, &raw) ||
+            raw.shared > last_size)
+            return cursor_failed(cursor, false);
+        size_t size = (size_t)raw.shared + raw.unshared;
+        if (size > AIDB_KEY_MAX)
+            return cursor_failed(cursor, false);
+        if (buffer_reserve(keys, size) != AIDB_OK)
+            return cursor_failed(cursor, true);
+        uint8_t *to = keys->data + keys->size;
+        if (raw.shared > 0)
+            memcpy(to, keys->data + last_offset, raw.shared);
+        if (raw.unshared > 0)
+            memcpy(to + raw.shared, raw.key, raw.unshared);
+        cursor->steps[count++] = (BlockStep){.offset = offset,
+                                             .next_offset = raw.next,
+                                             .key_offset = (uint32_t)keys->size,
+                                             .key_size = (uint32_t)size,
+                                             .value = raw.value,
+                                             .lsn = raw.lsn,
+                                             .type = raw.type};
+        last_offset = (uint32_t)keys->size;
+        last_size = (uint32_t)size;
+        keys->size += size;
+        offset = raw.next;
+    }
+    if (count == 0)
+        return cursor_failed(cursor, false);
+    cursor->step_count = count;
+    cursor->step = count - 1;
+    return show_step(cursor);
+}
+
+/* Stands on the last entry that begins before `limit`, an offset of an entry or the end. */
+static bool load_before(BlockCursor *cursor, uint32_t limit)
+{
+    const BlockView *view = &cursor->view;
+    uint32_t low = 0; /* the last restart before limit; 0 is at offset 0 */
+    uint32_t high = view->restart_count;
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (restart_at(view, middle) < limit)
+            low = middle;
+        else
+            high = middle;
+    }
+    return load_steps(cursor, low, limit);
+}
+
+bool block_cursor_last(BlockCursor *cursor)
+{
+    if (cursor->view.restart_count == 0)
+        return cursor_end(cursor);
+    return load_before(cursor, cursor->view.end);
+}
+
+bool block_cursor_prev(BlockCursor *cursor)
+{
+    if (cursor->step_count > 0 && cursor->step > 0) {
+        cursor->step--;
+        return show_step(cursor);
+    }
+    if (cursor->offset == 0)
+        return cursor_end(cursor);
+    return load_before(cursor, cursor->offset);
+}
+
+bool block_cursor_seek_before(BlockCursor *cursor, Slice key, uint64_t lsn)
+{
+    if (cursor->view.restart_count == 0)
+        return cursor_end(cursor);
+    uint32_t restart = 0;
+    Walk walk;
+    if (!find_restart(&cursor->view, key, lsn, &restart) ||
+        !walk_to(&cursor->view, restart, key, lsn, &walk)) {
+        cursor->valid = false;
+        return false;
+    }
+    if (walk.offset == 0)
+        return cursor_end(cursor);
+    return load_before(cursor, walk.offset);
+}

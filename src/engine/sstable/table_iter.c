@@ -1,0 +1,315 @@
+/*
+ * table_iter.c - walks a table in both directions.
+ *
+ * Place: top index entry (tables with two levels) -> index entry -> entry of the data block. With a
+ * cache, blocks come from frames and live until the epoch is left. Without one they lie in three
+ * buffers of the iterator, which are reused for the next block.
+ *
+ * Stored blocks that are not in the cache are read ahead: 256 KiB at a time when the caller asked for
+ * it; otherwise the iterator begins after two blocks in a row in one direction and doubles.
+ */
+#include "config.h"
+
+#include "engine/sstable/sstable_internal.h"
+
+#include <stdlib.h>
+
+#define READAHEAD_MAX (256u << 10)
+#define READAHEAD_MIN (16u << 10)
+
+typedef struct TableIter {
+    Iter base;
+    TableReader *reader;
+    const TableInfo *info;
+    bool readahead;
+
+    bool opened;      /* top or, with one level, leaf was read */
+    bool leaf_loaded; /* `leaf` is the partition at top_position */
+    bool backward;    /* direction of the last step from block to block */
+    uint32_t run;     /* steps from block to block in that direction */
+    IndexView top;
+    IndexView leaf;
+    uint32_t top_position;
+    uint32_t leaf_position;
+    uint64_t block_offset; /* of the current data block, for messages */
+    BlockCursor cursor;
+    BlockBuffer top_buffer;
+    BlockBuffer leaf_buffer;
+    BlockBuffer data_buffer;
+} TableIter;
+
+static Status at_end(TableIter *it)
+{
+    it->base.valid = false;
+    return AIDB_OK;
+}
+
+static Status block_failed(TableIter *it)
+{
+    it->base.valid = false;
+    if (it->cursor.no_memory)
+        return AIDB_NO_MEMORY; /* the record was filled where memory was asked for */
+    return table_damage(it->reader, it->info, it->block_offset, "data block makes no sense");
+}
+
+/* Shows where the cursor stands, which is valid. */
+static inline Status show(TableIter *it)
+{
+    it->base.valid = true;
+    it->base.entry = it->cursor.entry;
+    return AIDB_OK;
+}
+
+static Status read_index(TableIter *it, BlockKind kind, const BlockHandle *handle, BlockBuffer *own,
+                         IndexView *view)
+{
+    Slice payload;
+    BlockRead read = {
+        .kind = kind, .handle = *handle, .own = it->reader->cache == NULL ? own : NULL};
+    RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
+    if (!index_view_init(view, payload))
+        return table_damage(it->reader, it->info, handle->offset, "index block makes no sense");
+    return AIDB_OK;
+}
+
+static Status open_index(TableIter *it)
+{
+    if (it->opened)
+        return AIDB_OK;
+    BlockHandle handle = {.offset = it->info->index_offset, .size = it->info->index_size};
+    if (it->info->index_levels == 2) {
+        RETURN_IF_FAILED(read_index(it, BLOCK_INDEX_TOP, &handle, &it->top_buffer, &it->top));
+    } else {
+        RETURN_IF_FAILED(read_index(it, BLOCK_INDEX, &handle, &it->leaf_buffer, &it->leaf));
+        it->leaf_loaded = true;
+    }
+    it->opened = true;
+    return AIDB_OK;
+}
+
+/* Index blocks above the leaves; a table with one level has one leaf. */
+static uint32_t leaf_count(const TableIter *it)
+{
+    return it->info->index_levels == 2 ? it->top.count : 1;
+}
+
+static Status load_leaf(TableIter *it, uint32_t position)
+{
+    if (it->leaf_loaded && it->top_position == position)
+        return AIDB_OK;
+    BlockHandle handle;
+    it->leaf_loaded = false;
+    if (!index_handle(&it->top, position, &handle))
+        return table_damage(it->reader, it->info, it->info->index_offset,
+                            "index block makes no sense");
+    RETURN_IF_FAILED(read_index(it, BLOCK_INDEX, &handle, &it->leaf_buffer, &it->leaf));
+    it->top_position = position;
+    it->leaf_loaded = true;
+    return AIDB_OK;
+}
+
+static uint32_t readahead_size(const TableIter *it)
+{
+    if (it->readahead)
+        return READAHEAD_MAX;
+    if (it->run < 2)
+        return 0;
+    uint32_t shift = it->run - 2;
+    return shift >= 4 ? READAHEAD_MAX : READAHEAD_MIN << shift;
+}
+
+/* Reads the data block at an entry of the leaf. */
+static Status load_block(TableIter *it, uint32_t position)
+{
+    BlockHandle handle;
+    it->leaf_position = position;
+    it->base.valid = false;
+    if (!index_handle(&it->leaf, position, &handle))
+        return table_damage(it->reader, it->info, it->info->index_offset,
+                            "index block makes no sense");
+    it->block_offset = handle.offset;
+    uint32_t readahead = readahead_size(it);
+    bool own = it->reader->cache == NULL || readahead > 0;
+    BlockRead read = {.kind = BLOCK_DATA,
+                      .handle = handle,
+                      .own = own ? &it->data_buffer : NULL,
+                      .readahead = readahead,
+                      .backward = it->backward};
+    Slice payload;
+    RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
+    if (!block_cursor_init(&it->cursor, payload, it->info->lsn_min))
+        return block_failed(it);
+    return AIDB_OK;
+}
+
+static void note_step(TableIter *it, bool backward)
+{
+    if (it->backward != backward)
+        it->run = 0;
+    it->backward = backward;
+    it->run++;
+}
+
+/* Goes on to the first entry of the next block that has one. */
+static Status next_block(TableIter *it)
+{
+    note_step(it, false);
+    uint32_t position = it->leaf_position + 1;
+    for (;;) {
+        while (position >= it->leaf.count) {
+            if (it->top_position + 1 >= leaf_count(it))
+                return at_end(it);
+            RETURN_IF_FAILED(load_leaf(it, it->top_position + 1));
+            position = 0;
+        }
+        RETURN_IF_FAILED(load_block(it, position));
+        if (!block_cursor_first(&it->cursor))
+            return block_failed(it);
+        if (it->cursor.valid)
+            return show(it);
+        position++;
+    }
+}
+
+static Status previous_block(TableIter *it)
+{
+    note_step(it, true);
+    uint32_t position = it->leaf_position; /* one behind the block to load */
+    for (;;) {
+        while (position == 0) {
+            if (it->top_position == 0)
+                return at_end(it);
+            RETURN_IF_FAILED(load_leaf(it, it->top_position - 1));
+            position = it->leaf.count;
+        }
+        RETURN_IF_FAILED(load_block(it, --position));
+        if (!block_cursor_last(&it->cursor))
+            return block_failed(it);
+        if (it->cursor.valid)
+            return show(it);
+    }
+}
+
+static Status seek_first(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    it->base.valid = false;
+    RETURN_IF_FAILED(open_index(it));
+    if (leaf_count(it) == 0)
+        return AIDB_OK;
+    if (it->info->index_levels == 2)
+        RETURN_IF_FAILED(load_leaf(it, 0));
+    it->run = 0;
+    it->leaf_position = UINT32_MAX; /* the block before the first */
+    return next_block(it);
+}
+
+static Status seek_last(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    it->base.valid = false;
+    RETURN_IF_FAILED(open_index(it));
+    if (leaf_count(it) == 0)
+        return AIDB_OK;
+    if (it->info->index_levels == 2)
+        RETURN_IF_FAILED(load_leaf(it, it->top.count - 1));
+    it->run = 0;
+    it->leaf_position = it->leaf.count;
+    return previous_block(it);
+}
+
+/* Loads the block that may hold (key, lsn); *behind when it lies behind the last one. */
+static Status seek_block(TableIter *it, Slice key, uint64_t lsn, bool *behind)
+{
+    it->base.valid = false;
+    *behind = true;
+    RETURN_IF_FAILED(open_index(it));
+    uint32_t position = 0;
+    if (it->info->index_levels == 2) {
+        if (!index_find(&it->top, key, lsn, &position))
+            return table_damage(it->reader, it->info, it->info->index_offset,
+                                "index block makes no sense");
+        if (position == it->top.count)
+            return AIDB_OK;
+        RETURN_IF_FAILED(load_leaf(it, position));
+    }
+    if (!index_find(&it->leaf, key, lsn, &position))
+        return table_damage(it->reader, it->info, it->info->index_offset,
+                            "index block makes no sense");
+    if (position == it->leaf.count)
+        return AIDB_OK; /* with two levels: a leaf never ends before its separator */
+    *behind = false;
+    it->run = 0;
+    return load_block(it, position);
+}
+
+static Status seek(Iter *iter, Slice key, uint64_t lsn)
+{
+    TableIter *it = (TableIter *)iter;
+    bool behind;
+    RETURN_IF_FAILED(seek_block(it, key, lsn, &behind));
+    if (behind)
+        return AIDB_OK;
+    if (!block_cursor_seek(&it->cursor, key, lsn))
+        return block_failed(it);
+    return it->cursor.valid ? show(it) : next_block(it);
+}
+
+static Status seek_before(Iter *iter, Slice key, uint64_t lsn)
+{
+    TableIter *it = (TableIter *)iter;
+    bool behind;
+    RETURN_IF_FAILED(seek_block(it, key, lsn, &behind));
+    if (behind)
+        return seek_last(iter);
+    if (!block_cursor_seek_before(&it->cursor, key, lsn))
+        return block_failed(it);
+    return it->cursor.valid ? show(it) : previous_block(it);
+}
+
+static Status next(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    if (!block_cursor_next(&it->cursor))
+        return block_failed(it);
+    return it->cursor.valid ? show(it) : next_block(it);
+}
+
+static Status prev(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    if (!block_cursor_prev(&it->cursor))
+        return block_failed(it);
+    return it->cursor.valid ? show(it) : previous_block(it);
+}
+
+static void destroy(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    block_cursor_deinit(&it->cursor);
+    block_buffer_deinit(&it->top_buffer);
+    block_buffer_deinit(&it->leaf_buffer);
+    block_buffer_deinit(&it->data_buffer);
+    free(it);
+}
+
+Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead, Iter **iter)
+{
+    static const IterOps ops = {.seek_first = seek_first,
+                                .seek_last = seek_last,
+                                .seek = seek,
+                                .seek_before = seek_before,
+                                .next = next,
+                                .prev = prev,
+                                .destroy = destroy};
+    *iter = NULL;
+    TableIter *it = calloc(1, sizeof *it);
+    if (it == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory for an iterator");
+    it->base.ops = &ops;
+    it->reader = reader;
+    it->info = info;
+    it->readahead = readahead;
+    *iter = &it->base;
+    return AIDB_OK;
+}
