@@ -1,2 +1,4 @@
 noinst_LTLIBRARIES += %D%/libclient.la
-%C%_libclient_la_SOURCES =
+%C%_libclient_la_SOURCES = \
+	%D%/client.h \
+	%D%/client.c

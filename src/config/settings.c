@@ -293,6 +293,17 @@ wrong:
     return AIDB_INVALID;
 }
 
+Status config_parse_duration(const char *name, const char *text, uint64_t *ms)
+{
+    const Setting setting = {.name = name, .type = SETTING_DURATION};
+    int64_t value = 0;
+    RETURN_IF_FAILED(parse_number(&setting, text, &value));
+    if (value < 0)
+        return status_set(AIDB_INVALID, "%s: %s is negative", name, text);
+    *ms = (uint64_t)value;
+    return AIDB_OK;
+}
+
 static Status check_bounds(const Setting *setting, const char *given, int64_t value)
 {
     if (value >= setting->min && value <= setting->max)

@@ -106,6 +106,9 @@ Status config_set(Config *config, const char *name, const char *value) MUST_CHEC
 /* "name=value". */
 Status config_set_pair(Config *config, const char *pair) MUST_CHECK;
 
+/* A time as settings write them ("5s"), in ms, for options that are not settings. */
+Status config_parse_duration(const char *name, const char *text, uint64_t *ms) MUST_CHECK;
+
 /* What single bounds cannot express: settings that contradict each other, or that this build or
  * version does not have. */
 Status config_check(const Config *config) MUST_CHECK;

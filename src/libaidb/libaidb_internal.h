@@ -48,6 +48,8 @@ typedef struct ScanRequest {
 } ScanRequest;
 
 typedef struct Driver {
+    bool is_server;      /* also answers the property "version" */
+    uint32_t first_rows; /* worth fetching at once after a seek; 0 is 1 */
     /* Reads one key into `value`, reusing its memory (libaidb_value_set). AIDB_OK or AIDB_NOT_FOUND. */
     Status (*get)(void *state, uint64_t snapshot, Slice key, aidb_value *value) MUST_CHECK;
     /* At one point in time; a missing key gets size 0 and lsn 0. */
@@ -65,7 +67,7 @@ typedef struct Driver {
     /* Either output may be NULL, not both. */
     Status (*measure)(void *state, uint64_t snapshot, Slice from, Slice to, uint64_t *count,
                       uint64_t *bytes) MUST_CHECK;
-    /* Appends text. "version" and "uri" never get here. */
+    /* Appends text. "uri" never gets here, "version" only to a server. */
     Status (*property)(void *state, const char *name, Buffer *text) MUST_CHECK;
     /* Empty slices: no bound. */
     Status (*control)(void *state, const char *command, Slice from, Slice to) MUST_CHECK;
