@@ -23,4 +23,3 @@ noinst_LTLIBRARIES += %D%/libaidbsql.la
 %C%_libaidbsql_la_CPPFLAGS = $(AM_CPPFLAGS) $(READLINE_CFLAGS)
 
 dist_man_MANS += doc/man/aidbsql.1
-EXTRA_DIST += doc/sql.md
