@@ -5,12 +5,16 @@ noinst_LTLIBRARIES += %D%/libwal.la
 	%D%/recover.c \
 	%D%/ring.c \
 	%D%/segment.c \
+	%D%/verify.c \
 	%D%/wal.c \
 	%D%/wal.h \
 	%D%/wal_internal.h
 
 check_PROGRAMS += %D%/wal_test
 %C%_wal_test_SOURCES = \
+	%D%/crash_test.c \
+	%D%/damage_test.c \
+	%D%/fault_test.c \
 	%D%/test_fault.c \
 	%D%/test_store.c \
 	%D%/test_store.h \

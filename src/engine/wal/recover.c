@@ -270,8 +270,8 @@ out:
     return status;
 }
 
-static Status walk(LogEnd *log, Scan *scan, const Ring *ring, const WalStart *starts, size_t count,
-                   uint64_t from)
+Status log_end_find(LogEnd *log, Scan *scan, const Ring *ring, const WalStart *starts, size_t count,
+                    uint64_t from)
 {
     if (count == 0) {
         log->end = log->stop;
@@ -499,7 +499,7 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
     OUT_IF_FAILED(log_end_init(&log, &scan, &wal->ring, &wal->options, recovery->starts,
                                recovery->start_count, horizon, recovery->incarnation));
     OUT_IF_FAILED(
-        walk(&log, &scan, &wal->ring, recovery->starts, recovery->start_count, recovery->from));
+        log_end_find(&log, &scan, &wal->ring, recovery->starts, recovery->start_count, recovery->from));
     slot_enter(slot, SECTION_FLUSH);
     if (recovery->start_count > 0)
         OUT_IF_FAILED(copy_end(wal, &log, &scan, &recovery->starts[recovery->start_count - 1],

@@ -249,3 +249,26 @@ uint64_t test_read_all(TestStore *store)
     store->next = number;
     return number;
 }
+
+Status test_examine(const TestStore *store, uint64_t horizon, uint64_t *end)
+{
+    const TestManifest *manifest = store->manifest;
+    Scan scan;
+    LogEnd log = {.stop = LSN_MAX};
+    Ring ring = RING_CLOSED;
+    *end = 0;
+    Status status = scan_init(&scan, &store->options);
+    if (status != AIDB_OK)
+        goto out;
+    OUT_IF_FAILED(ring_open(&store->options, false, &ring));
+    OUT_IF_FAILED(log_end_init(&log, &scan, &ring, &store->options, manifest->starts,
+                               manifest->count, horizon, manifest->incarnation + 1));
+    OUT_IF_FAILED(
+        log_end_find(&log, &scan, &ring, manifest->starts, manifest->count, manifest->from));
+    *end = log.end;
+out:
+    log_end_deinit(&log);
+    scan_deinit(&scan);
+    ring_close(&ring);
+    return status;
+}

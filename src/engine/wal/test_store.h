@@ -66,6 +66,10 @@ void test_append_many(TestStore *store, int count);
  * Returns the number behind the last one found, and goes on from there. */
 uint64_t test_read_all(TestStore *store);
 
+/* What a recovery would find, without changing anything: the end (0 on failure). `horizon` is what the
+ * manifest knows. */
+Status test_examine(const TestStore *store, uint64_t horizon, uint64_t *end);
+
 /* ---- the file layer ----------------------------------------------------------------------------- */
 
 typedef enum FaultMode {

@@ -235,6 +235,10 @@ typedef struct LogEnd {
 Status log_end_init(LogEnd *log, const Scan *scan, const Ring *ring, const WalOptions *options,
                     const WalStart *starts, size_t count, uint64_t horizon,
                     uint32_t incarnation) MUST_CHECK;
+/* Walks the log from `from` to its end, which it sets, as it does the ring's runs. AIDB_CORRUPTION when
+ * something is wrong below the horizon. */
+Status log_end_find(LogEnd *log, Scan *scan, const Ring *ring, const WalStart *starts, size_t count,
+                    uint64_t from) MUST_CHECK;
 void log_end_deinit(LogEnd *log);
 /* The record at `lsn` in the ring; found->end is 0 when there is none. `scratch` keeps a payload. */
 Status ring_record(const Ring *ring, uint64_t lsn, uint64_t seed, Buffer *scratch,

@@ -360,6 +360,9 @@ int main(void)
 {
     Suite *suite = suite_create("wal");
     suite_add_tcase(suite, basic_cases());
+    suite_add_tcase(suite, crash_cases());
+    suite_add_tcase(suite, damage_cases());
+    suite_add_tcase(suite, fault_cases());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
