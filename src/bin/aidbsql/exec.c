@@ -598,6 +598,16 @@ static void show_lines(Output *output, char *text, bool headed)
         free(names[--name_count]);
 }
 
+/* A property is either pairs of a name and a value, or a table whose first line names its columns
+ * and that has more than two of them. */
+static bool is_pairs(const char *text)
+{
+    size_t tabs = 0;
+    for (; *text != '\0' && *text != '\n'; text++)
+        tabs += *text == '\t';
+    return tabs <= 1;
+}
+
 static Outcome exec_show(Exec *exec)
 {
     const char *property = exec->statement->property;
@@ -605,7 +615,7 @@ static Outcome exec_show(Exec *exec)
     aidb_status status = aidb_property(exec->session->db, property, &text);
     if (status != AIDB_OK)
         return fail(exec, status);
-    bool headed = strcmp(property, "levels") == 0 || strcmp(property, "backends") == 0;
+    bool headed = !is_pairs(text);
     show_lines(&exec->session->output, text, headed);
     aidb_free(text);
     return OUTCOME_OK;

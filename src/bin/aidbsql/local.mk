@@ -22,4 +22,21 @@ noinst_LTLIBRARIES += %D%/libaidbsql.la
 	%D%/session.h %D%/session.c
 %C%_libaidbsql_la_CPPFLAGS = $(AM_CPPFLAGS) $(READLINE_CFLAGS)
 
+bin_PROGRAMS += %D%/aidbsql
+%C%_aidbsql_SOURCES = %D%/main.c
+%C%_aidbsql_LDADD = %D%/libaidbsql.la $(AIDB_LIBS) $(READLINE_LIBS) -lm
+
+check_PROGRAMS += %D%/aidbsql_test
+%C%_aidbsql_test_SOURCES = \
+	%D%/aidbsql_test.h \
+	%D%/aidbsql_test.c \
+	%D%/codec_test.c \
+	%D%/complete_test.c \
+	%D%/lexer_test.c \
+	%D%/output_test.c \
+	%D%/overlay_test.c \
+	%D%/parser_test.c \
+	%D%/rows_test.c
+%C%_aidbsql_test_LDADD = $(TEST_LIBS) %D%/libaidbsql.la $(AIDB_LIBS) $(READLINE_LIBS) -lm $(TEST_END_LIBS)
+
 dist_man_MANS += doc/man/aidbsql.1
