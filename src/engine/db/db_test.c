@@ -243,9 +243,9 @@ typedef struct ScanCheck {
 static bool check_row(void *arg, const Entry *entry)
 {
     ScanCheck *check = arg;
-    uint32_t index = (uint32_t)strtoul((const char *)entry->key.data + 3, NULL, 10);
     memcpy(check->last, entry->key.data, entry->key.size);
     check->last[entry->key.size] = '\0';
+    uint32_t index = (uint32_t)strtoul(check->last + 3, NULL, 10);
     if (check->reverse) {
         while (check->next > index) /* what is skipped must be absent */
             ck_assert_msg(!check->model->entries[--check->next].present || check->next == index,

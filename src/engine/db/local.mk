@@ -12,3 +12,7 @@ noinst_LTLIBRARIES += %D%/libdb.la
 	%D%/verify.c \
 	%D%/view.c \
 	%D%/write.c
+
+check_PROGRAMS += %D%/db_test
+%C%_db_test_SOURCES = %D%/db_test.c
+%C%_db_test_LDADD = $(TEST_LIBS) $(ENGINE_LIBS) $(TEST_END_LIBS)
