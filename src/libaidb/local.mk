@@ -15,3 +15,17 @@ lib_LTLIBRARIES += %D%/libaidb.la
 %C%_libaidb_la_LIBADD = $(AIDB_LIBS)
 %C%_libaidb_la_LIBTOOLFLAGS =
 %C%_libaidb_la_LDFLAGS = $(AM_LDFLAGS) -version-info 0:0:0 -no-undefined -export-symbols-regex '^aidb_'
+
+# A shared library hides what is not aidb_*; an archive cannot, and a host program may well have a
+# function of the same name. So the objects become one, in which only aidb_* is still global.
+noinst_DATA += %D%/archive.stamp
+CLEANFILES += %D%/archive.stamp
+%D%/archive.stamp: %D%/libaidb.la
+	$(AM_V_GEN)archive=%D%/.libs/libaidb.a; \
+	if test -f $$archive; then \
+	    $(LD) -r -o %D%/.libs/libaidb.o --whole-archive $$archive && \
+	    $(OBJCOPY) --localize-hidden %D%/.libs/libaidb.o && \
+	    rm -f $$archive && $(AR) cr $$archive %D%/.libs/libaidb.o && $(RANLIB) $$archive && \
+	    rm -f %D%/.libs/libaidb.o || exit 1; \
+	fi; \
+	touch $@
