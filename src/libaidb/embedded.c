@@ -13,18 +13,16 @@
 
 #include "libaidb/libaidb_internal.h"
 
+#include "config/pidfile.h"
 #include "config/settings.h"
 #include "engine/db/db.h"
 #include "io/io.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,7 +52,7 @@ typedef struct PendingWrite {
 typedef struct Embedded {
     Db *db;
     Config config;
-    int lock_fd;
+    PidFile lock;
     char *directory;
     PoolPlace pool[POOL_SESSIONS];
     Worker workers[THREADS_MAX];
@@ -509,73 +507,14 @@ static void workers_stop(Embedded *store)
 
 /* ---- opening and closing -------------------------------------------------------------------- */
 
-/* Who holds the lock: what the holder wrote into the file. */
-static Status locked_by(int fd, const char *directory)
-{
-    char text[1024];
-    ssize_t got = pread(fd, text, sizeof text - 1, 0);
-    text[got > 0 ? got : 0] = '\0';
-    char *lines[3] = {"", "", ""};
-    char *at = text;
-    for (int i = 0; i < 3 && *at != '\0'; i++) {
-        char *end = strchr(at, '\n');
-        lines[i] = at;
-        if (end == NULL)
-            break;
-        *end = '\0';
-        at = end + 1;
-    }
-    bool server = lines[1][0] != '\0' || lines[2][0] != '\0';
-    if (!server) {
-        Status status = status_set(AIDB_LOCKED, "directory \"%s\" is in use by process %s",
-                                   directory, lines[0][0] != '\0' ? lines[0] : "(unknown)");
-        status_hint("One process at a time can open a directory; run a server to share it.");
-        return status;
-    }
-    Status status = status_set(
-        AIDB_LOCKED, "directory \"%s\" is in use by a server, process %s: connect to %s%s%s",
-        directory, lines[0], lines[1], lines[1][0] != '\0' && lines[2][0] != '\0' ? " or " : "",
-        lines[2]);
-    status_hint("Open \"%s\" instead of the directory.", lines[1][0] != '\0' ? lines[1] : lines[2]);
-    return status;
-}
-
 static Status lock_directory(Embedded *store)
 {
-    Status status = AIDB_OK;
-    char *path = path_join(store->directory, "postmaster.pid");
-    if (path == NULL)
-        return status_set(AIDB_NO_MEMORY, "out of memory");
-    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (store->lock_fd < 0) {
-        status = status_set_errno(errno, "could not open file \"%s\"", path);
-        goto out;
-    }
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
-        status = errno == EWOULDBLOCK ? locked_by(store->lock_fd, store->directory)
-                                      : status_set_errno(errno, "could not lock file \"%s\"", path);
-        goto out;
-    }
-    char text[64];
-    int size = snprintf(text, sizeof text, "%ld\n\n\n%llu\nembedded\n", (long)getpid(),
-                        (unsigned long long)(port_realtime_us() / 1000000u));
-    /* The text is for people; the lock is what counts. */
-    if (ftruncate(store->lock_fd, 0) != 0 || pwrite(store->lock_fd, text, (size_t)size, 0) != size)
-        status = status_set_errno(errno, "could not write file \"%s\"", path);
-out:
-    free(path);
-    return status;
-}
-
-static void unlock_directory(Embedded *store, bool foreign)
-{
-    if (store->lock_fd < 0)
-        return;
-    if (!foreign && ftruncate(store->lock_fd, 0) != 0) {
-        /* A stale pid in the file misleads nobody: the lock says whether it is held. */
-    }
-    close(store->lock_fd);
-    store->lock_fd = -1;
+    RETURN_IF_FAILED(pidfile_lock(store->directory, &store->lock));
+    PidInfo info = {.pid = (int)getpid(),
+                    .started = port_realtime_us() / 1000000u,
+                    .state = "embedded",
+                    .version = AIDB_VERSION};
+    return pidfile_write(&store->lock, &info);
 }
 
 static Status read_options(Embedded *store, const aidb_option *options, bool *create)
@@ -655,7 +594,10 @@ static Status embedded_close(void *state, bool foreign)
     for (uint32_t i = 0; foreign && i < store->worker_count; i++)
         db_session_abandon(store->workers[i].session);
     db_destroy(store->db);
-    unlock_directory(store, foreign);
+    if (foreign)
+        pidfile_forget(&store->lock);
+    else
+        pidfile_release(&store->lock);
     if (!foreign)
         pthread_mutex_destroy(&store->pending_mutex);
     free(store->directory);
@@ -707,7 +649,7 @@ Status embedded_open(const char *directory, const aidb_option *options, const Dr
     if (store == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
     memset(store, 0, sizeof *store);
-    store->lock_fd = -1;
+    store->lock.fd = -1;
     store->pending_durability = AIDB_ASYNC;
     pthread_mutex_init(&store->pending_mutex, NULL);
     bool create;
