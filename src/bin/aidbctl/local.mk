@@ -1,4 +1,9 @@
-# Filled when the folder has a source:
-#   bin_PROGRAMS += %D%/aidbctl
-#   %C%_aidbctl_SOURCES = %D%/main.c
-#   %C%_aidbctl_LDADD = $(CLIENT_LIBS) $(CONFIG_LIBS) $(ENGINE_LIBS)
+bin_PROGRAMS += aidbctl
+aidbctl_SOURCES = \
+	%D%/ctl.h \
+	%D%/control.c \
+	%D%/init.c \
+	%D%/inspect.c \
+	%D%/live.c \
+	%D%/main.c
+aidbctl_LDADD = $(AIDB_LIBS)
