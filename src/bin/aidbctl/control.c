@@ -20,9 +20,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
-#define POLL_MS 20
+#define POLL_MS      20
 #define WAIT_SECONDS 60
 
 static void nap(void)
@@ -35,7 +36,8 @@ static bool take_seconds(Arguments *arguments, long *seconds)
 {
     const char *value;
     *seconds = WAIT_SECONDS;
-    return !take_option(arguments, "--timeout", "-t", &value) || parse_number("-t", value, 1, 86400, seconds);
+    return !take_option(arguments, "--timeout", "-t", &value) ||
+           parse_number("-t", value, 1, 86400, seconds);
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
@@ -113,8 +115,8 @@ static int wait_until_ready(const char *directory, pid_t pid, long seconds, Hold
 {
     uint64_t end = port_monotonic_ns() + (uint64_t)seconds * 1000000000u;
     for (;;) {
-        if (holder_read(directory, holder) == AIDB_OK && holder->server && holder->info.pid == pid &&
-            strcmp(holder->info.state, "ready") == 0)
+        if (holder_read(directory, holder) == AIDB_OK && holder->server &&
+            holder->info.pid == pid && strcmp(holder->info.state, "ready") == 0)
             return CTL_OK;
         int status;
         if (waitpid(pid, &status, WNOHANG) == pid) {
@@ -122,7 +124,9 @@ static int wait_until_ready(const char *directory, pid_t pid, long seconds, Hold
             return CTL_ERROR;
         }
         if (port_monotonic_ns() > end) {
-            ctl_error("the server (process %ld) is not ready after %ld seconds; it goes on starting", (long)pid, seconds);
+            ctl_error(
+                "the server (process %ld) is not ready after %ld seconds; it goes on starting",
+                (long)pid, seconds);
             return CTL_ERROR;
         }
         nap();
@@ -132,14 +136,16 @@ static int wait_until_ready(const char *directory, pid_t pid, long seconds, Hold
 static int start_server(const char *directory, long seconds)
 {
     if (!db_exists(directory)) {
-        ctl_error("there is no database in \"%s\"\nhint: aidbctl init -D %s makes one.", directory, directory);
+        ctl_error("there is no database in \"%s\"\nhint: aidbctl init -D %s makes one.", directory,
+                  directory);
         return CTL_ERROR;
     }
     Holder holder;
     if (holder_read(directory, &holder) != AIDB_OK)
         return ctl_failed();
     if (holder.held) {
-        ctl_error(holder.server ? "a server is already running on %s (process %d)" : "%s is in use by process %d",
+        ctl_error(holder.server ? "a server is already running on %s (process %d)"
+                                : "%s is in use by process %d",
                   directory, holder.info.pid);
         return CTL_ERROR;
     }
@@ -159,8 +165,10 @@ static int start_server(const char *directory, long seconds)
             if (result != CTL_OK)
                 show_log_since(log, before);
             else
-                printf("server started: process %d, %s%s%s\n", holder.info.pid, holder.info.unix_uri,
-                       holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? " and " : "",
+                printf("server started: process %d, %s%s%s\n", holder.info.pid,
+                       holder.info.unix_uri,
+                       holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? " and "
+                                                                                         : "",
                        holder.info.tcp_uri);
         }
     }
@@ -205,7 +213,8 @@ static int signal_server(const char *directory, int signal_number, Holder *holde
         return ctl_failed();
     if (!holder->server) {
         if (holder->held)
-            ctl_error("%s is open in process %d, which is not a server", directory, holder->info.pid);
+            ctl_error("%s is open in process %d, which is not a server", directory,
+                      holder->info.pid);
         else
             ctl_error("no server runs on %s", directory);
         return CTL_ERROR;
@@ -229,8 +238,9 @@ static int stop_server(const char *directory, int signal_number, long seconds)
     while (holder_read(directory, &holder) != AIDB_OK || holder.held) {
         if (port_monotonic_ns() > end) {
             ctl_error("the server (process %d) has not stopped after %ld seconds%s", pid, seconds,
-                      signal_number == SIGTERM ? "\nhint: A smart stop waits for clients to leave; -m fast does not."
-                                               : "");
+                      signal_number == SIGTERM
+                          ? "\nhint: A smart stop waits for clients to leave; -m fast does not."
+                          : "");
             return CTL_ERROR;
         }
         nap();
@@ -325,10 +335,12 @@ static void print_status_json(const char *directory, const Holder *holder, const
     printf(", \"tcp_uri\": ");
     print_json_string(held ? holder->info.tcp_uri : "");
     printf(", \"version\": ");
-    print_json_string(held && holder->info.version[0] != '\0' ? holder->info.version : AIDB_VERSION);
-    printf(", \"uptime_seconds\": %llu, \"crash_restarts\": %u, \"data_directory\": ",
-           (unsigned long long)(held && now > holder->info.started ? now - holder->info.started : 0),
-           held ? holder->info.crash_restarts : 0);
+    print_json_string(held && holder->info.version[0] != '\0' ? holder->info.version
+                                                              : AIDB_VERSION);
+    printf(
+        ", \"uptime_seconds\": %llu, \"crash_restarts\": %u, \"data_directory\": ",
+        (unsigned long long)(held && now > holder->info.started ? now - holder->info.started : 0),
+        held ? holder->info.crash_restarts : 0);
     print_json_string(directory);
     printf("}\n");
 }
@@ -351,11 +363,12 @@ int command_status(Arguments *arguments)
     if (json)
         print_status_json(directory, &holder, state);
     else if (holder.server)
-        printf("%s: process %d, %s%s%s, version %s, up %llu seconds, %u restarts after crashes\n", state,
-               holder.info.pid, holder.info.unix_uri,
-               holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? ", " : "", holder.info.tcp_uri,
-               holder.info.version,
-               (unsigned long long)(port_realtime_us() / 1000000u - holder.info.started), holder.info.crash_restarts);
+        printf("%s: process %d, %s%s%s, version %s, up %llu seconds, %u restarts after crashes\n",
+               state, holder.info.pid, holder.info.unix_uri,
+               holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? ", " : "",
+               holder.info.tcp_uri, holder.info.version,
+               (unsigned long long)(port_realtime_us() / 1000000u - holder.info.started),
+               holder.info.crash_restarts);
     else if (holder.held)
         printf("no server: %s is open in process %d\n", directory, holder.info.pid);
     else
@@ -382,7 +395,8 @@ int command_logs(Arguments *arguments)
     bool follow = take_flag(arguments, "--follow", "-f");
     long lines = 20;
     const char *value;
-    if (take_option(arguments, "--lines", "-n", &value) && !parse_number("-n", value, 0, 1000000, &lines))
+    if (take_option(arguments, "--lines", "-n", &value) &&
+        !parse_number("-n", value, 0, 1000000, &lines))
         return CTL_USAGE;
     int result = reject_rest(arguments, "logs");
     if (result != CTL_OK)
@@ -409,7 +423,8 @@ int command_logs(Arguments *arguments)
         nap();
         /* A rotated log: go on in the new file. */
         struct stat named, opened;
-        if (stat(path, &named) == 0 && fstat(fileno(file), &opened) == 0 && named.st_ino != opened.st_ino) {
+        if (stat(path, &named) == 0 && fstat(fileno(file), &opened) == 0 &&
+            named.st_ino != opened.st_ino) {
             FILE *next = fopen(path, "r");
             if (next != NULL) {
                 fclose(file);

@@ -118,8 +118,8 @@ int command_init(Arguments *arguments)
     buffer_deinit(&sample);
     if (status != AIDB_OK)
         return ctl_failed();
-    printf("made an empty database in %s\nstart it with: aidbctl start -D %s\n", arguments->directory,
-           arguments->directory);
+    printf("made an empty database in %s\nstart it with: aidbctl start -D %s\n",
+           arguments->directory, arguments->directory);
     return CTL_OK;
 }
 

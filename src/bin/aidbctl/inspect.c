@@ -76,7 +76,8 @@ int command_verify(Arguments *arguments)
         return ctl_failed();
     if (damages > 0) {
         fflush(stdout);
-        ctl_error("%" PRIu64 " %s found in %s", damages, damages == 1 ? "damage" : "damages", arguments->directory);
+        ctl_error("%" PRIu64 " %s found in %s", damages, damages == 1 ? "damage" : "damages",
+                  arguments->directory);
         return CTL_ERROR;
     }
     printf("%s is sound\n", arguments->directory);
@@ -104,15 +105,18 @@ static void take_dump_options(Arguments *arguments, DumpOptions *options)
 
 static void print_info(const TableInfo *info)
 {
-    printf("# term %u, number %" PRIu64 ", id %016" PRIx64 "%016" PRIx64 "\n", TABLE_TERM(info->number),
-           TABLE_SEQUENCE(info->number), info->id[0], info->id[1]);
-    printf("# file %" PRIu64 " bytes, data %" PRIu64 ", index %u at %" PRIu64 " (%u levels), filter %u x %u at %" PRIu64
-           ", range tombstones %u at %" PRIu64 "\n",
-           info->file_size, info->data_size, info->index_size, info->index_offset, info->index_levels,
-           info->filter_sections, info->filter_section_size, info->filter_offset, info->range_size, info->range_offset);
-    printf("# entries %" PRIu64 ", deletes %" PRIu64 ", range fragments %" PRIu64 ", raw bytes %" PRIu64 ", LSN %" PRIu64
-           " to %" PRIu64 "\n",
-           info->entries, info->deletes, info->range_deletes, info->raw_bytes, info->lsn_min, info->lsn_max);
+    printf("# term %u, number %" PRIu64 ", id %016" PRIx64 "%016" PRIx64 "\n",
+           TABLE_TERM(info->number), (uint64_t)TABLE_SEQUENCE(info->number), info->id[0],
+           info->id[1]);
+    printf("# file %" PRIu64 " bytes, data %" PRIu64 ", index %u at %" PRIu64
+           " (%u levels), filter %u x %u at %" PRIu64 ", range tombstones %u at %" PRIu64 "\n",
+           info->file_size, info->data_size, info->index_size, info->index_offset,
+           info->index_levels, info->filter_sections, info->filter_section_size,
+           info->filter_offset, info->range_size, info->range_offset);
+    printf("# entries %" PRIu64 ", deletes %" PRIu64 ", range fragments %" PRIu64
+           ", raw bytes %" PRIu64 ", LSN %" PRIu64 " to %" PRIu64 "\n",
+           info->entries, info->deletes, info->range_deletes, info->raw_bytes, info->lsn_min,
+           info->lsn_max);
 }
 
 static void print_entry(const Entry *entry, const DumpOptions *options)
@@ -154,10 +158,12 @@ static Status dump_entries(TableReader *reader, const TableInfo *info, const Dum
 {
     Iter *iter;
     RETURN_IF_FAILED(table_iter_create(reader, info, true, &iter));
-    Status status = options->from != NULL ? iter->ops->seek(iter, slice_from_string(options->from), LSN_MAX)
-                                          : iter->ops->seek_first(iter);
+    Status status = options->from != NULL
+                        ? iter->ops->seek(iter, slice_from_string(options->from), LSN_MAX)
+                        : iter->ops->seek_first(iter);
     while (status == AIDB_OK && iter->valid) {
-        if (options->to != NULL && slice_compare(iter->entry.key, slice_from_string(options->to)) >= 0)
+        if (options->to != NULL &&
+            slice_compare(iter->entry.key, slice_from_string(options->to)) >= 0)
             break;
         print_entry(&iter->entry, options);
         status = iter->ops->next(iter);
@@ -188,7 +194,8 @@ int command_dump_table(Arguments *arguments)
         ctl_error("\"%s\" holds table %s: give it that name to read its blocks", path, name);
         return CTL_ERROR;
     }
-    char *directory = slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    char *directory =
+        slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
     TableReader reader = {0};
     Status status = directory == NULL ? status_set(AIDB_NO_MEMORY, "out of memory")
                                       : file_cache_create(directory, 4, &reader.files);
@@ -207,13 +214,16 @@ int command_dump_table(Arguments *arguments)
 
 static void print_record(const WalRecord *record, const DumpOptions *options)
 {
-    printf("# record LSN %" PRIu64 " to %" PRIu64 ", incarnation %u, time %" PRIu64 " us, durable %" PRIu64 ", payload %zu bytes\n",
-           record->lsn, record->end, record->incarnation, record->time_us, record->durable, record->payload.size);
+    printf("# record LSN %" PRIu64 " to %" PRIu64 ", incarnation %u, time %" PRIu64
+           " us, durable %" PRIu64 ", payload %zu bytes\n",
+           record->lsn, record->end, record->incarnation, record->time_us, record->durable,
+           record->payload.size);
     size_t cursor = 0;
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged)) {
-        printf("%" PRIu64 "\t%s", record->lsn + WAL_RECORD_HEADER_SIZE + op.offset, type_name(op.type));
+        printf("%" PRIu64 "\t%s", record->lsn + WAL_RECORD_HEADER_SIZE + op.offset,
+               type_name(op.type));
         if (!options->sequences) {
             putchar('\t');
             print_bytes(op.key, options->hex);
@@ -242,8 +252,8 @@ static bool take_lsn(const char *what, const char *text, uint64_t *lsn)
     return true;
 }
 
-static Status dump_log(const char *directory, const ManifestState *state, uint64_t from, uint64_t to,
-                       const DumpOptions *options)
+static Status dump_log(const char *directory, const ManifestState *state, uint64_t from,
+                       uint64_t to, const DumpOptions *options)
 {
     char *wal = path_join(directory, "wal");
     if (wal == NULL)
@@ -253,7 +263,8 @@ static Status dump_log(const char *directory, const ManifestState *state, uint64
                               .ring_size = state->identity.wal_ring_size};
     memcpy(wal_options.system_id, state->identity.system_id, sizeof wal_options.system_id);
     WalReader *reader = NULL;
-    Status status = wal_reader_create(&wal_options, state->counters.starts, state->counters.start_count, from, to, &reader);
+    Status status = wal_reader_create(&wal_options, state->counters.starts,
+                                      state->counters.start_count, from, to, &reader);
     WalRecord record;
     uint64_t end = from;
     while (status == AIDB_OK && (status = wal_reader_next(reader, &record)) == AIDB_OK) {
@@ -291,10 +302,13 @@ int command_dump_wal(Arguments *arguments)
     printf("# tables hold everything below LSN %" PRIu64 "; known to be durable: LSN %" PRIu64 "\n",
            state.counters.flushed_lsn, state.counters.horizon);
     for (uint32_t i = 0; i < state.counters.start_count; i++)
-        printf("# incarnation %u begins at LSN %" PRIu64 ", the log before it ended at %" PRIu64 "\n",
+        printf("# incarnation %u begins at LSN %" PRIu64 ", the log before it ended at %" PRIu64
+               "\n",
                state.counters.starts[i].incarnation, state.counters.starts[i].first_lsn,
                state.counters.starts[i].previous_end);
-    Status status = state.counters.start_count > 0 ? dump_log(arguments->directory, &state, from, to, &options) : AIDB_OK;
+    Status status = state.counters.start_count > 0
+                        ? dump_log(arguments->directory, &state, from, to, &options)
+                        : AIDB_OK;
     manifest_state_deinit(&state);
     return status == AIDB_OK ? CTL_OK : ctl_failed();
 }
@@ -310,7 +324,8 @@ static Status print_edit(void *arg, uint64_t offset, const VersionEdit *edit, ui
     if (edit->new_incarnation)
         printf(", takes incarnation %u", edit->incarnation);
     if (edit->new_start)
-        printf(", log of incarnation %u begins at %" PRIu64 " (before it the log ended at %" PRIu64 ")",
+        printf(", log of incarnation %u begins at %" PRIu64 " (before it the log ended at %" PRIu64
+               ")",
                edit->start.incarnation, edit->start.first_lsn, edit->start.previous_end);
     if (edit->term != 0)
         printf(", term %u", edit->term);
@@ -326,8 +341,10 @@ static Status print_edit(void *arg, uint64_t offset, const VersionEdit *edit, ui
         const NewFile *file = &edit->added[i];
         char name[TABLE_NAME_SIZE];
         table_name(file->info.number, name);
-        printf("  + level %u %s, %" PRIu64 " bytes, %" PRIu64 " entries, LSN %" PRIu64 " to %" PRIu64 ", from ",
-               file->level, name, file->info.file_size, file->info.entries, file->info.lsn_min, file->info.lsn_max);
+        printf("  + level %u %s, %" PRIu64 " bytes, %" PRIu64 " entries, LSN %" PRIu64
+               " to %" PRIu64 ", from ",
+               file->level, name, file->info.file_size, file->info.entries, file->info.lsn_min,
+               file->info.lsn_max);
         print_bytes(file->smallest, hex);
         printf(" to ");
         if (file->unbounded)
@@ -371,6 +388,7 @@ int command_dump_manifest(Arguments *arguments)
         return ctl_failed();
     printf("system id ");
     print_bytes(slice_make(identity.system_id, sizeof identity.system_id), true);
-    printf(", segments of %" PRIu64 " bytes, ring of %" PRIu64 " bytes\n", identity.wal_segment_size, identity.wal_ring_size);
+    printf(", segments of %" PRIu64 " bytes, ring of %" PRIu64 " bytes\n",
+           identity.wal_segment_size, identity.wal_ring_size);
     return CTL_OK;
 }

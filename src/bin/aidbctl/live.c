@@ -128,17 +128,20 @@ static void print_sample(aidb *db, const Sample *before, const Sample *now)
     char stamp[32] = "";
     if (localtime_r(&clock, &parts) != NULL)
         strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &parts);
-    printf("%s  gets/s %.0f  scan rows/s %.0f  writes/s %.0f  operations/s %.0f  syncs/s %.0f\n", stamp,
-           per_second(before, now, "gets"), per_second(before, now, "scan_rows"), per_second(before, now, "writes"),
-           per_second(before, now, "write_operations"), per_second(before, now, "wal_syncs"));
+    printf("%s  gets/s %.0f  scan rows/s %.0f  writes/s %.0f  operations/s %.0f  syncs/s %.0f\n",
+           stamp, per_second(before, now, "gets"), per_second(before, now, "scan_rows"),
+           per_second(before, now, "writes"), per_second(before, now, "write_operations"),
+           per_second(before, now, "wal_syncs"));
     printf("cache hit ratio ");
     print_text_of(now, "cache_hit_ratio");
     printf("  cache %.0f of %.0f MiB  memtables %.0f of %.0f MiB  tables %.0f (%.0f MiB)\n",
            sample_number(now, "cache_used") / mib, sample_number(now, "cache_size") / mib,
-           sample_number(now, "memtable_memory_used") / mib, sample_number(now, "memtable_memory") / mib,
-           sample_number(now, "tables"), sample_number(now, "table_bytes") / mib);
+           sample_number(now, "memtable_memory_used") / mib,
+           sample_number(now, "memtable_memory") / mib, sample_number(now, "tables"),
+           sample_number(now, "table_bytes") / mib);
     printf("flush %.1f MiB/s  compaction %.1f MiB/s (%.0f running)  write amplification ",
-           per_second(before, now, "flush_bytes") / mib, per_second(before, now, "compaction_write_bytes") / mib,
+           per_second(before, now, "flush_bytes") / mib,
+           per_second(before, now, "compaction_write_bytes") / mib,
            sample_number(now, "compactions_running"));
     print_text_of(now, "write_amplification");
     printf("  writers slowed: ");
@@ -163,9 +166,11 @@ int command_top(Arguments *arguments)
 {
     long seconds = 2, times = 0;
     const char *value;
-    if (take_option(arguments, "--delay", "-d", &value) && !parse_number("-d", value, 1, 3600, &seconds))
+    if (take_option(arguments, "--delay", "-d", &value) &&
+        !parse_number("-d", value, 1, 3600, &seconds))
         return CTL_USAGE;
-    if (take_option(arguments, "--times", "-n", &value) && !parse_number("-n", value, 1, 1000000, &times))
+    if (take_option(arguments, "--times", "-n", &value) &&
+        !parse_number("-n", value, 1, 1000000, &times))
         return CTL_USAGE;
     int result = reject_rest(arguments, "top");
     if (result != CTL_OK)

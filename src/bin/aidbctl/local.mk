@@ -1,9 +1,9 @@
-bin_PROGRAMS += aidbctl
-aidbctl_SOURCES = \
+bin_PROGRAMS += %D%/aidbctl
+%C%_aidbctl_SOURCES = \
 	%D%/ctl.h \
 	%D%/control.c \
 	%D%/init.c \
 	%D%/inspect.c \
 	%D%/live.c \
 	%D%/main.c
-aidbctl_LDADD = $(AIDB_LIBS)
+%C%_aidbctl_LDADD = $(AIDB_LIBS)

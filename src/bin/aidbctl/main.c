@@ -16,12 +16,15 @@
 #include <string.h>
 
 static const Command commands[] = {
-    {"init", command_init, true, "[--port N] [--set NAME=VALUE]...", "make an empty database in DIR"},
-    {"start", command_start, true, "[-t SECONDS]", "start a server on DIR and wait until it is ready"},
+    {"init", command_init, true, "[--port N] [--set NAME=VALUE]...",
+     "make an empty database in DIR"},
+    {"start", command_start, true, "[-t SECONDS]",
+     "start a server on DIR and wait until it is ready"},
     {"stop", command_stop, true, "[-m smart|fast|immediate] [-t SECONDS]", "stop the server"},
     {"restart", command_restart, true, "[-m smart|fast|immediate] [-t SECONDS]",
      "stop and start, if the configuration is right"},
-    {"reload", command_reload, true, "", "have the server read its configuration again, if it is right"},
+    {"reload", command_reload, true, "",
+     "have the server read its configuration again, if it is right"},
     {"check-config", command_check_config, true, "", "check DIR/aidb.yaml"},
     {"status", command_status, true, "[--json]", "whether a server runs, and where"},
     {"top", command_top, true, "[-d SECONDS] [-n TIMES]", "what the server does, live"},
@@ -29,11 +32,12 @@ static const Command commands[] = {
     {"flush", command_flush, true, "", "write memtables to tables"},
     {"compact", command_compact, true, "[--from KEY] [--to KEY]", "compact a range, or everything"},
     {"verify", command_verify, true, "", "read every file and check every checksum and invariant"},
-    {"dump-table", command_dump_table, false, "FILE [--hex] [--from KEY] [--to KEY] [--sequences] [--info]",
-     "show the entries of a table"},
+    {"dump-table", command_dump_table, false,
+     "FILE [--hex] [--from KEY] [--to KEY] [--sequences] [--info]", "show the entries of a table"},
     {"dump-wal", command_dump_wal, true, "[--hex] [--from LSN] [--to LSN] [--sequences]",
      "show the operations in the log"},
-    {"dump-manifest", command_dump_manifest, false, "[FILE] [--hex]", "show the edits of a manifest"},
+    {"dump-manifest", command_dump_manifest, false, "[FILE] [--hex]",
+     "show the edits of a manifest"},
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 
@@ -69,14 +73,16 @@ bool take_option(Arguments *arguments, const char *longer, const char *shorter, 
         if (strcmp(item, "--") == 0)
             return false;
         size_t size = longer != NULL ? strlen(longer) : 0;
-        if ((longer != NULL && strcmp(item, longer) == 0) || (shorter != NULL && strcmp(item, shorter) == 0)) {
+        if ((longer != NULL && strcmp(item, longer) == 0) ||
+            (shorter != NULL && strcmp(item, shorter) == 0)) {
             bool has_value = i + 1 < arguments->count;
             *value = has_value ? arguments->items[i + 1] : NULL;
             remove_items(arguments, i, has_value ? 2 : 1);
             return true;
         }
         bool joined = longer != NULL && strncmp(item, longer, size) == 0 && item[size] == '=';
-        bool glued = shorter != NULL && strncmp(item, shorter, 2) == 0 && item[1] != '-' && item[2] != '\0';
+        bool glued =
+            shorter != NULL && strncmp(item, shorter, 2) == 0 && item[1] != '-' && item[2] != '\0';
         if (joined || glued) {
             *value = item + (joined ? size + 1 : 2);
             remove_items(arguments, i, 1);
@@ -102,8 +108,8 @@ int reject_rest(const Arguments *arguments, const char *command)
 {
     if (arguments->count == 0)
         return CTL_OK;
-    ctl_error("%s does not take \"%s\"\nhint: aidbctl %s --help tells what it takes.", command, arguments->items[0],
-              command);
+    ctl_error("%s does not take \"%s\"\nhint: aidbctl %s --help tells what it takes.", command,
+              arguments->items[0], command);
     return CTL_USAGE;
 }
 
@@ -112,8 +118,10 @@ bool parse_number(const char *what, const char *text, long min, long max, long *
     char *end = NULL;
     errno = 0;
     *number = text != NULL ? strtol(text, &end, 10) : 0;
-    if (text == NULL || end == text || *end != '\0' || errno != 0 || *number < min || *number > max) {
-        ctl_error("%s must be a whole number from %ld to %ld, not \"%s\"", what, min, max, text != NULL ? text : "");
+    if (text == NULL || end == text || *end != '\0' || errno != 0 || *number < min ||
+        *number > max) {
+        ctl_error("%s must be a whole number from %ld to %ld, not \"%s\"", what, min, max,
+                  text != NULL ? text : "");
         return false;
     }
     return true;
@@ -156,7 +164,8 @@ int open_store(const char *directory, aidb **db)
     Holder holder;
     if (holder_read(directory, &holder) != AIDB_OK)
         return ctl_failed();
-    const char *name = holder.server && holder_uri(&holder)[0] != '\0' ? holder_uri(&holder) : directory;
+    const char *name =
+        holder.server && holder_uri(&holder)[0] != '\0' ? holder_uri(&holder) : directory;
     static const aidb_option application[] = {{"application", "aidbctl"}, {NULL, NULL}};
     if (aidb_open(name, name == directory ? NULL : application, db) != AIDB_OK) {
         ctl_error("%s", aidb_error_message());
@@ -173,14 +182,15 @@ static void print_help(void)
            "usage: aidbctl COMMAND -D DIR [OPTION]...\n\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         printf("  %-14s %s\n", commands[i].name, commands[i].help);
-    printf("\nDIR is given with -D or in $AIDB_DATA. aidbctl COMMAND --help tells a command's options.\n"
+    printf("\nDIR is given with -D or in $AIDB_DATA. aidbctl COMMAND --help tells a command's "
+           "options.\n"
            "Exit codes: 0 done, 1 error, 2 usage; status: 3 stopped, 4 no such directory.\n");
 }
 
 static void print_command_help(const Command *command)
 {
-    printf("usage: aidbctl %s %s%s\n\n%s\n", command->name, command->needs_directory ? "-D DIR " : "", command->usage,
-           command->help);
+    printf("usage: aidbctl %s %s%s\n\n%s\n", command->name,
+           command->needs_directory ? "-D DIR " : "", command->usage, command->help);
 }
 
 static const Command *find_command(const char *name)
@@ -230,7 +240,8 @@ int main(int argc, char **argv)
         printf("aidbctl %s\n", AIDB_VERSION);
         return CTL_OK;
     }
-    if (command->needs_directory && (arguments.directory == NULL || arguments.directory[0] == '\0')) {
+    if (command->needs_directory &&
+        (arguments.directory == NULL || arguments.directory[0] == '\0')) {
         ctl_error("which data directory?\nhint: Use -D DIR, or set AIDB_DATA.");
         return CTL_USAGE;
     }
