@@ -13,3 +13,7 @@ noinst_LTLIBRARIES += %D%/libsstable.la
 	%D%/table_iter.c \
 	%D%/table_reader.c \
 	%D%/table_verify.c
+
+check_PROGRAMS += %D%/sstable_test
+%C%_sstable_test_SOURCES = %D%/sstable_test.c
+%C%_sstable_test_LDADD = $(TEST_LIBS) $(SSTABLE_LIBS) $(TEST_END_LIBS)
