@@ -292,7 +292,8 @@ static Status read_current(const char *directory, uint64_t *number)
         size_t size = 0;
         while (size < bytes.size && bytes.data[size] != '\n')
             size++;
-        memcpy(name, bytes.data, size);
+        if (size > 0)
+            memcpy(name, bytes.data, size);
         if (!manifest_name_parse(name, number) ||
             format_current(*number, expected) != bytes.size ||
             memcmp(expected, bytes.data, bytes.size) != 0)
