@@ -32,14 +32,15 @@ typedef struct LevelTargets {
 void compaction_targets(const Version *version, const PickOptions *options, LevelTargets *targets);
 
 typedef struct Pick {
-    int level;                /* inputs[0] come from here; -1: nothing is due */
+    int level; /* inputs[0] come from here; -1: nothing is due */
     int output_level;
-    FileMeta **inputs[2];     /* heap arrays; inputs[1] from output_level. Level 0 inputs newest first */
+    FileMeta *
+        *inputs[2]; /* heap arrays; inputs[1] from output_level. Level 0 inputs newest first */
     uint32_t counts[2];
-    bool trivial_move;        /* inputs[0] may be moved down as they are */
-    bool bottom;              /* no level below holds keys of the range: tombstones may be dropped */
-    double score;             /* >= 1 when due */
-    uint64_t input_bytes;     /* of both */
+    bool trivial_move;    /* inputs[0] may be moved down as they are */
+    bool bottom;          /* no level below holds keys of the range: tombstones may be dropped */
+    double score;         /* >= 1 when due */
+    uint64_t input_bytes; /* of both */
     /* The key range that the job owns in its levels: every output stays inside. */
     Slice smallest, largest;
     bool largest_exclusive, unbounded;
@@ -48,7 +49,7 @@ typedef struct Pick {
     struct Grandparent {
         Slice largest;
         uint64_t bytes;
-    } *grandparents;
+    } * grandparents;
     uint32_t grandparent_count;
     uint8_t *memory; /* of the copied keys */
 } Pick;
@@ -64,14 +65,16 @@ typedef struct PickCursor {
 } PickCursor;
 /* (Among the files of a level the one with the least overlap for its size is taken; the cursor decides
  * between equals.) */
-Status compaction_pick(const Version *version, const PickOptions *options, const PickCursor cursors[LEVELS], Pick *pick) MUST_CHECK;
+Status compaction_pick(const Version *version, const PickOptions *options,
+                       const PickCursor cursors[LEVELS], Pick *pick) MUST_CHECK;
 /* The next step of a manual compaction of [from, to] (empty: open): level -1 when the range is only in
  * the last level that it can reach; AIDB_BUSY when files that it needs are compacting. `started_number` and
  * `started_lsn` are next_number and the visible LSN when the manual compaction began: tables that hold only
  * newer entries are left alone everywhere, and in the last level only tables with a lower number that hold
  * garbage are rewritten. Hence the steps come to an end beside any writer. */
-Status compaction_pick_range(const Version *version, const PickOptions *options, Slice from, Slice to,
-                             uint64_t started_number, uint64_t started_lsn, Pick *pick) MUST_CHECK;
+Status compaction_pick_range(const Version *version, const PickOptions *options, Slice from,
+                             Slice to, uint64_t started_number, uint64_t started_lsn,
+                             Pick *pick) MUST_CHECK;
 void pick_deinit(Pick *pick);
 /* Marks the inputs as compacting, so that other picks keep out of the range. `job`: not 0, below 2^24,
  * different for each running compaction. Compaction lock held since the pick. */
@@ -84,7 +87,8 @@ Status pick_move(const Pick *pick, VersionEdit *edit) MUST_CHECK;
 /* Where the next pick of pick->level should go on. */
 void pick_advance(const Pick *pick, PickCursor *cursor);
 /* Highest score over levels and bytes above target: for backpressure and "is any compaction due". */
-double compaction_score(const Version *version, const PickOptions *options, uint64_t *pending_bytes);
+double compaction_score(const Version *version, const PickOptions *options,
+                        uint64_t *pending_bytes);
 
 /* ---- jobs -------------------------------------------------------------------------------------- */
 
@@ -92,12 +96,12 @@ typedef enum KeepDecision { KEEP = 0, DROP = 1, KEEP_TOMBSTONES = 2 } KeepDecisi
 
 typedef struct JobContext {
     const TableOptions *table;
-    const char *directory;       /* data/sst */
-    VersionSet *set;             /* for file numbers and term */
-    TableReader *reader;         /* bypasses the block cache */
+    const char *directory; /* data/sst */
+    VersionSet *set;       /* for file numbers and term */
+    TableReader *reader;   /* bypasses the block cache */
     Slot *slot;
     uint64_t table_size;
-    uint64_t rate;               /* bytes written a second, 0: no limit */
+    uint64_t rate; /* bytes written a second, 0: no limit */
     /* Asked now and then: true stops the job with AIDB_CANCELED (shutdown). */
     bool (*stop)(void *arg);
     void *stop_arg;
@@ -109,12 +113,12 @@ typedef struct JobContext {
 /* Writes memtables (oldest first; all their entries, minus versions that no snapshot can see) to level 0
  * tables and adds them to the edit. `snapshots`: ascending LSNs, each visible inclusive; everything newer
  * than the last is always kept at its newest version. */
-Status flush_run(JobContext *context, Memtable *const *memtables, size_t count, const uint64_t *snapshots,
-                 size_t snapshot_count, VersionEdit *edit) MUST_CHECK;
+Status flush_run(JobContext *context, Memtable *const *memtables, size_t count,
+                 const uint64_t *snapshots, size_t snapshot_count, VersionEdit *edit) MUST_CHECK;
 /* Merges a pick's inputs into tables of the output level: adds outputs and removes inputs in the edit. All
  * versions of a user key stay in one output; range tombstones are cut at output boundaries. Output files
  * and their directory are synced. Outputs are removed when it fails. */
-Status merge_run(JobContext *context, const Pick *pick, const uint64_t *snapshots, size_t snapshot_count,
-                 VersionEdit *edit) MUST_CHECK;
+Status merge_run(JobContext *context, const Pick *pick, const uint64_t *snapshots,
+                 size_t snapshot_count, VersionEdit *edit) MUST_CHECK;
 
 #endif

@@ -31,10 +31,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define BOUND_MAX 256u
+#define BOUND_MAX    256u
 #define PACE_ENTRIES 512u
-#define PACE_BYTES (256u << 10)
-#define SLEEP_MS 10
+#define PACE_BYTES   (256u << 10)
+#define SLEEP_MS     10
 
 typedef struct Output {
     TableInfo info;
@@ -55,20 +55,20 @@ typedef struct Job {
     uint64_t table_size;
     uint64_t lsn_floor;
 
-    RangeFragments covers;  /* all range tombstones of the inputs */
-    size_t cover_index;     /* the first that does not end before the current key */
-    RangeFragment *kept;    /* those that go to outputs */
+    RangeFragments covers; /* all range tombstones of the inputs */
+    size_t cover_index;    /* the first that does not end before the current key */
+    RangeFragment *kept;   /* those that go to outputs */
     uint64_t *kept_lsns;
     size_t kept_count;
-    size_t kept_index;      /* the first that does not end before the current output begins */
-    size_t kept_passed;     /* those before this one begin in this or an earlier output */
+    size_t kept_index;  /* the first that does not end before the current output begins */
+    size_t kept_passed; /* those before this one begin in this or an earlier output */
 
-    TableBuilder *builder;  /* of the current output, from its first entry on */
+    TableBuilder *builder; /* of the current output, from its first entry on */
     uint64_t number;
-    Buffer start;           /* where the current output begins; empty: before every key */
-    uint64_t range_bytes;   /* of fragments that begin in the current output */
+    Buffer start;         /* where the current output begins; empty: before every key */
+    uint64_t range_bytes; /* of fragments that begin in the current output */
     bool garbage;
-    uint32_t grandparent;   /* the first that does not end before the current key */
+    uint32_t grandparent;       /* the first that does not end before the current key */
     uint64_t grandparent_bytes; /* passed since the output began */
 
     Buffer key; /* the current user key */

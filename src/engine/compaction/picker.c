@@ -25,12 +25,12 @@
 
 #include <stdlib.h>
 
-#define LAST_LEVEL (LEVELS - 1)
-#define EXPAND_TABLES 25u  /* inputs are widened for free up to this many tables' worth */
-#define MANUAL_TABLES 16u  /* bytes of upper inputs in one step of a manual compaction */
-#define CLAIMS_MAX 64u
+#define LAST_LEVEL     (LEVELS - 1)
+#define EXPAND_TABLES  25u /* inputs are widened for free up to this many tables' worth */
+#define MANUAL_TABLES  16u /* bytes of upper inputs in one step of a manual compaction */
+#define CLAIMS_MAX     64u
 #define CANDIDATES_MAX 64u /* files of a level that are tried */
-#define SMALL_PART 4u      /* a file below a quarter of table_size is small */
+#define SMALL_PART     4u  /* a file below a quarter of table_size is small */
 
 /* ---- ranges ---------------------------------------------------------------------------------- */
 
@@ -554,7 +554,8 @@ static Status draft_finish(Draft *draft, double score, Pick *pick)
         /* With a small neighbour the move becomes a merge, whose range is wider. */
         Range before = draft->range;
         draft_glue(draft);
-        if (lower_count(draft) > 0 && is_blocked(&draft->claims, draft->output_level, &draft->range)) {
+        if (lower_count(draft) > 0 &&
+            is_blocked(&draft->claims, draft->output_level, &draft->range)) {
             draft->lower_first = draft->lower_end = 0;
             draft->range = before;
         }
@@ -578,8 +579,8 @@ static Status draft_finish(Draft *draft, double score, Pick *pick)
     pick->counts[0] = draft->upper_count;
     OUT_IF_FAILED(copy_files(lower_files(draft), lower_count(draft), &pick->inputs[1]));
     pick->counts[1] = lower_count(draft);
-    pick->input_bytes = sum_bytes(pick->inputs[0], pick->counts[0]) +
-                        sum_bytes(pick->inputs[1], pick->counts[1]);
+    pick->input_bytes =
+        sum_bytes(pick->inputs[0], pick->counts[0]) + sum_bytes(pick->inputs[1], pick->counts[1]);
 out:
     if (status != AIDB_OK)
         pick_deinit(pick);
@@ -709,7 +710,8 @@ static Status rank_files(const Draft *draft, const PickCursor *cursor, Candidate
     if (*candidates == NULL)
         return no_memory();
     uint32_t start = version_find_file(version, draft->level, place);
-    if (start < total && slice_compare(version->levels[draft->level].files[start]->smallest, place) <= 0)
+    if (start < total &&
+        slice_compare(version->levels[draft->level].files[start]->smallest, place) <= 0)
         start++;
     for (uint32_t i = 0; i < total; i++) {
         const FileMeta *file = version->levels[draft->level].files[i];

@@ -442,7 +442,8 @@ static Status state_add(ManifestState *state, NewFile *file)
         if (state->files[index].level != LEVEL_GONE) {
             char name[TABLE_NAME_SIZE];
             table_name(file->info.number, name);
-            return status_set(AIDB_CORRUPTION, "a version edit adds table %s, which is there", name);
+            return status_set(AIDB_CORRUPTION, "a version edit adds table %s, which is there",
+                              name);
         }
         new_file_deinit(&state->files[index]);
     } else {

@@ -5,3 +5,7 @@ noinst_LTLIBRARIES += %D%/libversion.la
 	%D%/version.c \
 	%D%/version.h \
 	%D%/version_internal.h
+
+check_PROGRAMS += %D%/version_test
+%C%_version_test_SOURCES = %D%/version_test.c
+%C%_version_test_LDADD = $(TEST_LIBS) $(VERSION_LIBS) $(TEST_END_LIBS)

@@ -25,13 +25,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HEADER_MAGIC "AiDbMANI"
-#define SEAL_MAGIC "AiDbSEAL"
-#define MANIFEST_FORMAT 1u
+#define HEADER_MAGIC       "AiDbMANI"
+#define SEAL_MAGIC         "AiDbSEAL"
+#define MANIFEST_FORMAT    1u
 #define HEADER_CHECKSUM_AT (MANIFEST_SECTOR - 8)
-#define SEAL_SIZE 40u /* with its checksum */
-#define CURRENT_SEED 0x544e455252554341ull
-#define CURRENT_SIZE_MAX 128u
+#define SEAL_SIZE          40u /* with its checksum */
+#define CURRENT_SEED       0x544e455252554341ull
+#define CURRENT_SIZE_MAX   128u
 #define SNAPSHOT_FILES_MAX 256u /* in one record of a snapshot */
 
 /* ---- names ----------------------------------------------------------------------------------- */
@@ -283,8 +283,8 @@ static Status read_current(const char *directory, uint64_t *number)
     if (status == AIDB_NOT_FOUND)
         status = status_set(AIDB_NO_DATABASE, "there is no database in \"%s\"", directory);
     if (status == AIDB_LIMIT)
-        status = status_set(AIDB_CORRUPTION, "file \"%s\" is damaged at offset 0: it is too long",
-                            path);
+        status =
+            status_set(AIDB_CORRUPTION, "file \"%s\" is damaged at offset 0: it is too long", path);
     if (status == AIDB_OK) {
         /* Whatever the name is, the text must be exactly what would be written for it. */
         char name[CURRENT_SIZE_MAX] = {0};
@@ -294,12 +294,11 @@ static Status read_current(const char *directory, uint64_t *number)
             size++;
         if (size > 0)
             memcpy(name, bytes.data, size);
-        if (!manifest_name_parse(name, number) ||
-            format_current(*number, expected) != bytes.size ||
+        if (!manifest_name_parse(name, number) || format_current(*number, expected) != bytes.size ||
             memcmp(expected, bytes.data, bytes.size) != 0)
-            status = status_set(AIDB_CORRUPTION,
-                                "file \"%s\" is damaged at offset 0: it does not name a manifest",
-                                path);
+            status =
+                status_set(AIDB_CORRUPTION,
+                           "file \"%s\" is damaged at offset 0: it does not name a manifest", path);
     }
     buffer_deinit(&bytes);
     free(path);
@@ -437,8 +436,8 @@ static Status scan_records(Scan *scan, const File *file, uint64_t seed, RecordVi
         }
         VersionEdit edit;
         uint64_t durable;
-        status = version_edit_decode(
-            slice_make(record.data + sizeof header, size - sizeof header), &edit, &durable);
+        status = version_edit_decode(slice_make(record.data + sizeof header, size - sizeof header),
+                                     &edit, &durable);
         if (status == AIDB_OK) {
             if (edit.base_end)
                 scan->base_end = offset + size;
@@ -455,7 +454,8 @@ static Status scan_records(Scan *scan, const File *file, uint64_t seed, RecordVi
         offset += size;
     }
     if (status == AIDB_OK && (sequence != scan->record_sequence || scan->base_end == 0))
-        status = damaged(scan, file, scan->sealed_end, "the sealed end is not where the records end");
+        status =
+            damaged(scan, file, scan->sealed_end, "the sealed end is not where the records end");
 out:
     buffer_deinit(&record);
     return status;
@@ -485,8 +485,8 @@ static Status open_current(const char *directory, uint64_t *number, File *file)
     RETURN_IF_FAILED(path_of(directory, name, &path));
     Status status = file_open(path, FILE_READ, file);
     if (status == AIDB_NOT_FOUND)
-        status = status_set(AIDB_CORRUPTION, "manifest \"%s\", which CURRENT names, is missing",
-                            path);
+        status =
+            status_set(AIDB_CORRUPTION, "manifest \"%s\", which CURRENT names, is missing", path);
     free(path);
     return status;
 }
@@ -594,10 +594,10 @@ Status manifest_check_table(const char *directory, const TableInfo *info)
     if (status == AIDB_OK)
         status = file_size(&file, &size);
     if (status == AIDB_OK && size != info->file_size)
-        status = status_set(AIDB_CORRUPTION,
-                            "table \"%s\" is damaged at offset %llu: it has %llu bytes, not %llu",
-                            path, (unsigned long long)(size < info->file_size ? size : info->file_size),
-                            (unsigned long long)size, (unsigned long long)info->file_size);
+        status = status_set(
+            AIDB_CORRUPTION, "table \"%s\" is damaged at offset %llu: it has %llu bytes, not %llu",
+            path, (unsigned long long)(size < info->file_size ? size : info->file_size),
+            (unsigned long long)size, (unsigned long long)info->file_size);
     file_close(&file);
     free(path);
     return status;

@@ -29,7 +29,7 @@ struct Versions {
     StoreIdentity identity;
     VersionSet *set;
     Arena *arena;
-    File file;        /* of the manifest with file_number; closed when 0 */
+    File file; /* of the manifest with file_number; closed when 0 */
     uint64_t file_number;
     Buffer frame;     /* reused */
     char directory[]; /* of the database */
@@ -159,7 +159,7 @@ typedef struct Build {
     Slot *slot;
     FileMeta **added; /* records of the edit's new files */
     size_t added_count;
-    uint64_t *added_numbers;      /* sorted */
+    uint64_t *added_numbers;           /* sorted */
     uint64_t *removed_numbers[LEVELS]; /* sorted */
     size_t removed_counts[LEVELS];
     FileMeta **scratch; /* added files of one level */
@@ -277,8 +277,8 @@ static Status build_level(Build *build, const Version *current, int level, FileM
     uint32_t old_count = current != NULL ? current->levels[level].count : 0;
     for (uint32_t i = 0; i <= old_count; i++) {
         FileMeta *old = i < old_count ? current->levels[level].files[i] : NULL;
-        if (old != NULL &&
-            contains(build->removed_numbers[level], build->removed_counts[level], old->info.number)) {
+        if (old != NULL && contains(build->removed_numbers[level], build->removed_counts[level],
+                                    old->info.number)) {
             found++;
             continue;
         }
@@ -487,8 +487,8 @@ Status version_apply(Versions *versions, Slot *slot, const VersionEdit *edit, ui
     if (status == AIDB_CORRUPTION)
         return status_set(AIDB_INTERNAL, "%s", status_message());
     RETURN_IF_FAILED(status);
-    OUT_IF_FAILED(build_prepare(&build, edit->added, edit->added_count, edit->removed,
-                                edit->removed_count));
+    OUT_IF_FAILED(
+        build_prepare(&build, edit->added, edit->added_count, edit->removed, edit->removed_count));
     OUT_IF_FAILED(build_version(&build, set->current, counters.version_number));
     OUT_IF_FAILED(open_manifest(versions));
     buffer_clear(&versions->frame);

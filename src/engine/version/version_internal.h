@@ -7,19 +7,20 @@
 
 #include "engine/version/version.h"
 
-#define MANIFEST_SECTOR 4096u
-#define MANIFEST_HEADER_SIZE (3 * MANIFEST_SECTOR) /* header, two seal slots */
+#define MANIFEST_SECTOR        4096u
+#define MANIFEST_HEADER_SIZE   (3 * MANIFEST_SECTOR) /* header, two seal slots */
 #define MANIFEST_RECORD_HEADER 24u
-#define MANIFEST_RECORD_MAX (1u << 30)
-#define MANIFEST_NAME_SIZE 32
-#define BOUND_MAX 256u /* longer bounds are shortened where that is safe */
+#define MANIFEST_RECORD_MAX    (1u << 30)
+#define MANIFEST_NAME_SIZE     32
+#define BOUND_MAX              256u /* longer bounds are shortened where that is safe */
 
 #define LEVEL_GONE 0xff /* of a NewFile in a replay: removed */
 
 /* ---- edits (edit.c) -------------------------------------------------------------------------- */
 
 /* Applies the part of an edit that is not about files. AIDB_CORRUPTION with what does not fit. */
-Status counters_apply(StoreCounters *counters, const VersionEdit *edit, uint64_t durable) MUST_CHECK;
+Status counters_apply(StoreCounters *counters, const VersionEdit *edit,
+                      uint64_t durable) MUST_CHECK;
 /* Applies a decoded edit to a replay; takes the keys of added files over. */
 Status manifest_state_apply(ManifestState *state, VersionEdit *edit, uint64_t durable) MUST_CHECK;
 /* Drops removed files from the array. */

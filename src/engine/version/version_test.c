@@ -24,8 +24,8 @@
 
 static struct {
     bool armed;
-    long calls;   /* seen since armed */
-    long fail_at; /* the call that fails, from 1 */
+    long calls;    /* seen since armed */
+    long fail_at;  /* the call that fails, from 1 */
     bool for_good; /* and all after it */
     int error;
 } faults;
@@ -260,8 +260,7 @@ static Status apply(Store *store, const VersionEdit *edit, uint64_t durable)
     Version *next;
     Version *previous;
     lock_acquire(&store->set->manifest_lock, store->slot);
-    Status status =
-        version_apply(store->versions, store->slot, edit, durable, &next, &previous);
+    Status status = version_apply(store->versions, store->slot, edit, durable, &next, &previous);
     if (status == AIDB_OK) {
         ck_assert_ptr_eq(next, store->set->current);
         version_release(store->versions, store->slot, previous);
@@ -278,19 +277,19 @@ static char *describe(const Store *store)
 {
     const VersionSet *set = store->set;
     Buffer out = {0};
-    ck_assert_int_eq(
-        buffer_append_format(&out, "flushed %llu horizon %llu term %u incarnation %u/%llx clean %d\n",
-                             (unsigned long long)set->flushed_lsn, (unsigned long long)set->horizon,
-                             set->term, set->incarnation, (unsigned long long)set->nonce,
-                             set->clean_stop),
-        AIDB_OK);
+    ck_assert_int_eq(buffer_append_format(
+                         &out, "flushed %llu horizon %llu term %u incarnation %u/%llx clean %d\n",
+                         (unsigned long long)set->flushed_lsn, (unsigned long long)set->horizon,
+                         set->term, set->incarnation, (unsigned long long)set->nonce,
+                         set->clean_stop),
+                     AIDB_OK);
     for (uint32_t i = 0; i < set->start_count; i++)
-        ck_assert_int_eq(
-            buffer_append_format(&out, "start %u %llx %llu %llu\n", set->starts[i].incarnation,
-                                 (unsigned long long)set->starts[i].nonce,
-                                 (unsigned long long)set->starts[i].first_lsn,
-                                 (unsigned long long)set->starts[i].previous_end),
-            AIDB_OK);
+        ck_assert_int_eq(buffer_append_format(&out, "start %u %llx %llu %llu\n",
+                                              set->starts[i].incarnation,
+                                              (unsigned long long)set->starts[i].nonce,
+                                              (unsigned long long)set->starts[i].first_lsn,
+                                              (unsigned long long)set->starts[i].previous_end),
+                         AIDB_OK);
     for (int level = 0; level < LEVELS; level++) {
         for (uint32_t i = 0; i < set->current->levels[level].count; i++) {
             const FileMeta *file = set->current->levels[level].files[i];
@@ -386,7 +385,8 @@ START_TEST(test_edit_round_trip)
         uint64_t durable_again;
         random_edit(&seed, &edit, &durable);
         ck_assert_int_eq(version_edit_encode(&edit, durable, &bytes), AIDB_OK);
-        ck_assert_int_eq(version_edit_decode(buffer_slice(&bytes), &again, &durable_again), AIDB_OK);
+        ck_assert_int_eq(version_edit_decode(buffer_slice(&bytes), &again, &durable_again),
+                         AIDB_OK);
         ck_assert_uint_eq(durable, durable_again);
         ck_assert_uint_eq(edit.added_count, again.added_count);
         ck_assert_uint_eq(edit.removed_count, again.removed_count);
@@ -395,13 +395,15 @@ START_TEST(test_edit_round_trip)
         version_edit_deinit(&again);
         /* Whatever is cut off or changed gives an answer, and never the durable LSN twice. */
         for (size_t size = 0; size < bytes.size; size++) {
-            if (version_edit_decode(slice_make(bytes.data, size), &again, &durable_again) == AIDB_OK)
+            if (version_edit_decode(slice_make(bytes.data, size), &again, &durable_again) ==
+                AIDB_OK)
                 version_edit_deinit(&again);
             else
                 ck_assert_uint_eq(again.added_count, 0);
         }
         for (int change = 0; change < 50; change++) {
-            bytes.data[test_random_below(&seed, bytes.size)] ^= (uint8_t)(1 + test_random_below(&seed, 255));
+            bytes.data[test_random_below(&seed, bytes.size)] ^=
+                (uint8_t)(1 + test_random_below(&seed, 255));
             if (version_edit_decode(buffer_slice(&bytes), &again, &durable_again) == AIDB_OK)
                 version_edit_deinit(&again);
         }
@@ -418,14 +420,14 @@ START_TEST(test_edit_refuses)
         const char *bytes;
         size_t size;
     } cases[] = {
-        {"", 0},                       /* no durable LSN */
-        {"\x03\x01", 2},               /* nor here */
-        {"\x08\x01\x08\x01", 4},       /* twice */
-        {"\x00\x08\x01", 3},           /* no such tags */
+        {"", 0},                 /* no durable LSN */
+        {"\x03\x01", 2},         /* nor here */
+        {"\x08\x01\x08\x01", 4}, /* twice */
+        {"\x00\x08\x01", 3},     /* no such tags */
         {"\x0c\x08\x01", 3},
         {"\xff\x08\x01", 3},
-        {"\x02\x07\x01\x08\x01", 5},   /* no such level */
-        {"\x02\x01", 2},               /* ends early */
+        {"\x02\x07\x01\x08\x01", 5},                              /* no such level */
+        {"\x02\x01", 2},                                          /* ends early */
         {"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12}, /* not a varint */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -557,7 +559,8 @@ START_TEST(test_counters)
     free(before);
 
     /* Any later edit takes the clean stop back. */
-    VersionEdit second = {.new_incarnation = true, .incarnation = 2, .nonce = 78, .new_start = true};
+    VersionEdit second = {
+        .new_incarnation = true, .incarnation = 2, .nonce = 78, .new_start = true};
     second.start = (WalStart){.incarnation = 2, .nonce = 78, .first_lsn = 300, .previous_end = 150};
     ck_assert_int_eq(apply(&store, &second, 120), AIDB_OK);
     ck_assert(!store.set->clean_stop);
@@ -1108,14 +1111,15 @@ START_TEST(test_read)
     StoreIdentity identity;
     store_with_history(&store);
     char *path = manifest_path(&store);
-    ck_assert_int_eq(
-        manifest_read(path, store.identity.system_id, count_edits, &added, &identity), AIDB_OK);
+    ck_assert_int_eq(manifest_read(path, store.identity.system_id, count_edits, &added, &identity),
+                     AIDB_OK);
     ck_assert_uint_eq(added, 6);
     ck_assert_mem_eq(identity.system_id, store.identity.system_id, 16);
-    ck_assert_int_eq(manifest_read(path, (const uint8_t *)"another database", count_edits, &added,
-                                   &identity),
-                     AIDB_CORRUPTION);
-    ck_assert_int_eq(manifest_read("/x/CURRENT", NULL, count_edits, &added, &identity), AIDB_INVALID);
+    ck_assert_int_eq(
+        manifest_read(path, (const uint8_t *)"another database", count_edits, &added, &identity),
+        AIDB_CORRUPTION);
+    ck_assert_int_eq(manifest_read("/x/CURRENT", NULL, count_edits, &added, &identity),
+                     AIDB_INVALID);
     free(path);
     store_destroy(&store);
 }
@@ -1184,7 +1188,6 @@ static bool try_fault(bool grown, long n, bool for_good, int error, bool power)
     Status status = apply(&store, &edit, 60);
     bool reached = faults.calls >= n;
     faults.armed = false;
-    record_syncs = false;
     bool failed = store.set->failed != 0;
     if (status != AIDB_OK && !failed) {
         /* Nothing happened: the state is as before, and the same edit goes through now. */
@@ -1201,6 +1204,7 @@ static bool try_fault(bool grown, long n, bool for_good, int error, bool power)
     }
     char *after = describe(&store);
     version_edit_deinit(&edit);
+    record_syncs = false;
     if (power)
         lose_unsynced(&store);
     ck_assert_int_eq(store_reopen(&store), AIDB_OK);
