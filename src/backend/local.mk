@@ -1,2 +1,7 @@
 noinst_LTLIBRARIES += %D%/libbackend.la
-%C%_libbackend_la_SOURCES =
+%C%_libbackend_la_SOURCES = \
+	%D%/backend.h \
+	%D%/backend_internal.h \
+	%D%/backend.c \
+	%D%/report.c \
+	%D%/request.c

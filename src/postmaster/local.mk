@@ -1,2 +1,9 @@
 noinst_LTLIBRARIES += %D%/libpostmaster.la
-%C%_libpostmaster_la_SOURCES =
+%C%_libpostmaster_la_SOURCES = \
+	%D%/postmaster.h \
+	%D%/postmaster_internal.h \
+	%D%/server_log.h \
+	%D%/child.c \
+	%D%/listen.c \
+	%D%/postmaster.c \
+	%D%/server_log.c

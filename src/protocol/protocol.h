@@ -26,7 +26,7 @@
 
 #define FRAME_HEADER_SIZE    16u
 #define FRAME_BODY_MAX_HELLO (10u * 1024u) /* before the client is authenticated */
-#define FRAME_BODY_SLACK     (1u << 20)    /* on top of the largest batch or value */
+#define FRAME_BODY_SLACK     (2u << 20)    /* on top of the largest batch or value */
 
 /* Types of messages; the values are never reused. Replies have the highest bit. */
 typedef enum MessageType {

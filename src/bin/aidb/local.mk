@@ -1,4 +1,3 @@
-# Filled when the folder has a source:
-#   bin_PROGRAMS += %D%/aidb
-#   %C%_aidb_SOURCES = %D%/main.c
-#   %C%_aidb_LDADD = $(SERVER_LIBS)
+bin_PROGRAMS += %D%/aidb
+%C%_aidb_SOURCES = %D%/main.c
+%C%_aidb_LDADD = $(SERVER_LIBS)

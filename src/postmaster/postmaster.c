@@ -1,0 +1,792 @@
+/*
+ * postmaster.c - the supervisor.
+ *
+ * It has no threads, takes no lock of the region and stores nothing there that it needs: whatever its
+ * children do to shared memory, it can still stop them, make the region anew and recover. From slots it
+ * reads single words of known places and copies texts with a bound; it follows no pointer found there.
+ *
+ * A child ended well when it exited with 0 or 1 and its slot is free. Anything else is a crash: the
+ * region cannot be trusted any more. Then every child is told to quit (SIGQUIT: at once, without
+ * cleaning up) and killed after five seconds; when all are reaped, db_reset initialises the same
+ * mapping anew, and a startup child recovers from the log. When the startup child itself fails, the
+ * server stops with its message instead of looping.
+ *
+ * Everything happens in one loop over epoll: signals come through a signalfd, so nothing is interrupted
+ * half way. What a crash of the postmaster leaves behind: children die with it (PDEATHSIG), the lock on
+ * postmaster.pid goes when the last of them has, and the file itself is recognised as stale.
+ */
+#include "config.h"
+#include "postmaster/postmaster.h"
+#include "postmaster/postmaster_internal.h"
+
+#include "common/log.h"
+#include "io/io.h"
+#include "postmaster/server_log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define KILL_AFTER_NS     (5ull * 1000000000ull) /* from SIGQUIT to SIGKILL */
+#define RETRY_NS          1000000000ull          /* before a duty that gave up is started again */
+#define MONITOR_NS        (10ull * 1000000000ull)
+#define STUCK_REPORT_NS   (10ull * 1000000000ull)
+#define STUCK_KILL_NS     (120ull * 1000000000ull)
+#define EVENTS_AT_ONCE    64
+#define DESCRIPTORS_SPARE 256u /* beside latches and waiting connections */
+
+/* ---- children -------------------------------------------------------------------------------- */
+
+static void on_quit(int signal_number)
+{
+    (void)signal_number;
+    _exit(2);
+}
+
+static void on_reopen(int signal_number)
+{
+    (void)signal_number;
+    server_log_reopen_later();
+}
+
+/* Text into a file of /proc; not being allowed to is no problem worth a word. */
+static void write_proc(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t put = write(fd, text, strlen(text));
+    (void)put;
+    close(fd);
+}
+
+/* What every child does first. Signals stay blocked until it has its own handlers. */
+static void begin_child(const Postmaster *postmaster, SlotKind kind)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != postmaster->pid)
+        _exit(2); /* the postmaster died before the line above */
+    server_log_set_process(child_name(kind));
+    struct sigaction quit = {.sa_handler = on_quit}, reopen = {.sa_handler = on_reopen};
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, normal = {.sa_handler = SIG_DFL};
+    sigaction(SIGQUIT, &quit, NULL);
+    sigaction(SIGUSR1, &reopen, NULL);
+    sigaction(SIGINT, &ignore, NULL); /* a terminal sends it to the whole group */
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
+    sigaction(SIGUSR2, &ignore, NULL);
+    sigaction(SIGCHLD, &normal, NULL);
+    write_proc("/proc/self/oom_score_adj", "0");
+    if (kind == SLOT_STARTUP) {
+        /* Recovery knows no interrupt: SIGTERM ends it at once, which it must survive anyway. */
+        sigaction(SIGTERM, &quit, NULL);
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+    } else {
+        sigset_t early;
+        sigemptyset(&early);
+        sigaddset(&early, SIGQUIT);
+        sigprocmask(SIG_UNBLOCK, &early, NULL);
+    }
+}
+
+bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, ChildMain child_main,
+                     void *arg)
+{
+    Child *child = &postmaster->children[slot];
+    child->kind = kind;
+    child->leaving = false;
+    child->stuck_since = child->stuck_seen_ns = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        begin_child(postmaster, kind);
+        listen_forget(postmaster, kind == SLOT_BACKEND ? ((const Pending *)arg)->fd : -1);
+        int code = child_main(postmaster, slot, arg);
+        _exit(code);
+    }
+    if (pid < 0) {
+        server_log(LOG_LEVEL_ERROR, "could not start a %s: %s", child_name(kind), strerror(errno));
+        child->retry_ns = port_monotonic_ns() + RETRY_NS;
+        return false;
+    }
+    child->pid = pid;
+    return true;
+}
+
+uint32_t postmaster_backend_count(const Postmaster *postmaster)
+{
+    uint32_t count = 0;
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->child_count; i++)
+        count += postmaster->children[i].pid != 0;
+    return count;
+}
+
+static uint32_t count_children(const Postmaster *postmaster)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < postmaster->child_count; i++)
+        count += postmaster->children[i].pid != 0;
+    return count;
+}
+
+static void signal_children(const Postmaster *postmaster, uint32_t from, uint32_t to,
+                            int signal_number)
+{
+    for (uint32_t i = from; i < to; i++)
+        if (postmaster->children[i].pid != 0)
+            kill(postmaster->children[i].pid, signal_number);
+}
+
+void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret)
+{
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->child_count; i++) {
+        const Child *child = &postmaster->children[i];
+        if (child->pid != 0 && child->session == session && child->secret == secret && secret != 0)
+            kill(child->pid, SIGUSR2);
+    }
+}
+
+/* Starts the duties that should run and do not; ends compactors beyond the setting. */
+static void start_duties(Postmaster *postmaster)
+{
+    uint64_t now = port_monotonic_ns();
+    uint32_t end = SLOT_OF_COMPACTORS + postmaster->config.engine.compactors;
+    for (uint32_t slot = SLOT_OF_WAL_WRITER; slot < SLOT_OF_BACKENDS; slot++) {
+        Child *child = &postmaster->children[slot];
+        SlotKind kind = slot == SLOT_OF_WAL_WRITER ? SLOT_WAL_WRITER
+                        : slot == SLOT_OF_FLUSHER  ? SLOT_FLUSHER
+                                                   : SLOT_COMPACTOR;
+        if (slot < end && child->pid == 0 && now >= child->retry_ns) {
+            postmaster_fork(postmaster, slot, kind, child_duty, NULL);
+        } else if (slot >= end && child->pid != 0 && !child->leaving) {
+            child->leaving = true;
+            kill(child->pid, SIGTERM);
+        }
+    }
+}
+
+/* ---- what others see ------------------------------------------------------------------------- */
+
+static void set_state(Postmaster *postmaster, ServerState state)
+{
+    static const char *const NAMES[] = {"starting", "recovering", "ready", "stopping"};
+    atomic_store(&postmaster->shared->state, state);
+    atomic_store(&postmaster->shared->crash_restarts, postmaster->crash_restarts);
+    snprintf(postmaster->pid_info.state, sizeof postmaster->pid_info.state, "%s", NAMES[state]);
+    postmaster->pid_info.crash_restarts = postmaster->crash_restarts;
+    if (pidfile_write(&postmaster->pid_file, &postmaster->pid_info) != AIDB_OK)
+        server_log(LOG_LEVEL_WARNING, "%s", status_message());
+    port_title_set("aidb: postmaster %s %s", postmaster->directory, NAMES[state]);
+}
+
+/* (Re)initialises the page that children read. No child is there, or only readers of `config`. */
+static void publish_config(Postmaster *postmaster)
+{
+    ServerShared *shared = postmaster->shared;
+    atomic_store(&shared->config_version, postmaster->config_version + 1); /* odd: being written */
+    atomic_thread_fence(memory_order_release);
+    memcpy(&shared->config, &postmaster->config, sizeof shared->config);
+    postmaster->config_version += 2;
+    atomic_store_explicit(&shared->config_version, postmaster->config_version,
+                          memory_order_release);
+}
+
+static void publish_all(Postmaster *postmaster)
+{
+    ServerShared *shared = postmaster->shared;
+    memset(shared, 0, sizeof *shared);
+    shared->pid = (int)postmaster->pid;
+    shared->started_us = postmaster->pid_info.started * 1000000u;
+    memcpy(shared->unix_uri, postmaster->pid_info.unix_uri, sizeof shared->unix_uri);
+    memcpy(shared->tcp_uri, postmaster->pid_info.tcp_uri, sizeof shared->tcp_uri);
+    memcpy(shared->directory, postmaster->directory, sizeof shared->directory);
+    publish_config(postmaster);
+}
+
+/* ---- phases ---------------------------------------------------------------------------------- */
+
+static void finish(Postmaster *postmaster, int exit_code)
+{
+    postmaster->phase = PHASE_DONE;
+    postmaster->exit_code = exit_code;
+}
+
+static void begin_startup(Postmaster *postmaster)
+{
+    postmaster->phase = PHASE_STARTUP;
+    set_state(postmaster, SERVER_RECOVERING);
+    if (!postmaster_fork(postmaster, SLOT_OF_STARTUP, SLOT_STARTUP, child_startup, NULL))
+        finish(postmaster, 1);
+}
+
+static void begin_run(Postmaster *postmaster)
+{
+    postmaster->phase = PHASE_RUN;
+    for (uint32_t i = 0; i < postmaster->child_count; i++)
+        postmaster->children[i].retry_ns = 0;
+    start_duties(postmaster);
+    set_state(postmaster, SERVER_READY);
+    server_log(LOG_LEVEL_INFO, "ready for connections%s%s%s%s",
+               postmaster->pid_info.unix_uri[0] != '\0' ? " at " : "",
+               postmaster->pid_info.unix_uri, postmaster->pid_info.tcp_uri[0] != '\0' ? " at " : "",
+               postmaster->pid_info.tcp_uri);
+}
+
+static void quit_children(Postmaster *postmaster)
+{
+    signal_children(postmaster, 0, postmaster->child_count, SIGQUIT);
+    if (postmaster->kill_ns == 0)
+        postmaster->kill_ns = port_monotonic_ns() + KILL_AFTER_NS;
+}
+
+static void begin_crash(Postmaster *postmaster)
+{
+    if (postmaster->phase == PHASE_CRASH)
+        return;
+    postmaster->phase = PHASE_CRASH;
+    if (postmaster->shutdown == SHUTDOWN_NONE) {
+        server_log(LOG_LEVEL_WARNING,
+                   "stopping all processes because shared memory cannot be trusted any more");
+        set_state(postmaster, SERVER_RECOVERING);
+    }
+    quit_children(postmaster);
+}
+
+static void begin_stop(Postmaster *postmaster)
+{
+    postmaster->phase = PHASE_STOP;
+    if (!postmaster_fork(postmaster, SLOT_OF_STARTUP, SLOT_STARTUP, child_stop, NULL))
+        finish(postmaster, 1);
+}
+
+/* A request to stop; a stronger one may follow a weaker one. */
+static void begin_shutdown(Postmaster *postmaster, Shutdown shutdown)
+{
+    static const char *const NAMES[] = {"", "smart", "fast", "immediate"};
+    if (shutdown <= postmaster->shutdown)
+        return;
+    bool first = postmaster->shutdown == SHUTDOWN_NONE;
+    postmaster->shutdown = shutdown;
+    server_log(LOG_LEVEL_INFO, "%s shutdown requested", NAMES[shutdown]);
+    if (first) {
+        listen_close(postmaster, true);
+        set_state(postmaster, SERVER_STOPPING);
+    }
+    if (shutdown == SHUTDOWN_IMMEDIATE) {
+        postmaster->phase = PHASE_CRASH; /* the same way out; `shutdown` ends it there */
+        quit_children(postmaster);
+    } else if (postmaster->phase == PHASE_STARTUP) {
+        postmaster->phase = PHASE_CRASH; /* recovery is given up: the next start does it */
+        quit_children(postmaster);
+    } else if (postmaster->phase == PHASE_RUN || postmaster->phase == PHASE_DRAIN) {
+        postmaster->phase = PHASE_DRAIN;
+        if (shutdown == SHUTDOWN_FAST)
+            signal_children(postmaster, SLOT_OF_BACKENDS, postmaster->child_count, SIGTERM);
+        else if (postmaster_backend_count(postmaster) > 0)
+            server_log(LOG_LEVEL_INFO, "waiting for %u connections to end",
+                       postmaster_backend_count(postmaster));
+    }
+}
+
+static void recover_after_crash(Postmaster *postmaster)
+{
+    postmaster->kill_ns = 0;
+    if (postmaster->shutdown != SHUTDOWN_NONE) {
+        server_log(LOG_LEVEL_INFO,
+                   "stopped without a clean stop: the next start recovers from the log");
+        finish(postmaster, postmaster->shutdown == SHUTDOWN_IMMEDIATE ? 0 : 1);
+        return;
+    }
+    postmaster->crash_restarts++;
+    server_log(LOG_LEVEL_INFO, "all processes have ended; recovering");
+    db_reset(postmaster->db);
+    publish_all(postmaster);
+    begin_startup(postmaster);
+}
+
+/* Moves on when what a phase waited for has happened. */
+static void advance(Postmaster *postmaster)
+{
+    if (postmaster->phase == PHASE_RUN) {
+        start_duties(postmaster);
+    } else if (postmaster->phase == PHASE_DRAIN && postmaster_backend_count(postmaster) == 0) {
+        for (uint32_t i = 0; i < SLOT_OF_BACKENDS; i++) {
+            Child *child = &postmaster->children[i];
+            if (child->pid != 0 && !child->leaving) {
+                child->leaving = true;
+                kill(child->pid, SIGTERM);
+            }
+        }
+        if (count_children(postmaster) == 0)
+            begin_stop(postmaster);
+    } else if (postmaster->phase == PHASE_CRASH && count_children(postmaster) == 0) {
+        recover_after_crash(postmaster);
+    }
+}
+
+/* ---- ends of children ------------------------------------------------------------------------ */
+
+static void describe_end(char *text, size_t size, int status)
+{
+    if (WIFSIGNALED(status))
+        snprintf(text, size, "was killed by signal %d (%s)%s", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)), WCOREDUMP(status) ? ", core dumped" : "");
+    else
+        snprintf(text, size, "exited with code %d", WEXITSTATUS(status));
+}
+
+/* What the slot says its owner was doing; the slot may hold anything. */
+static void copy_activity(const Slot *slot, char *text, size_t size)
+{
+    memcpy(text, slot->activity, size < sizeof slot->activity ? size : sizeof slot->activity);
+    text[size - 1] = '\0';
+    for (char *at = text; *at != '\0'; at++)
+        if ((unsigned char)*at < ' ' || (unsigned char)*at > '~')
+            *at = '?';
+}
+
+static void startup_ended(Postmaster *postmaster, int status)
+{
+    bool well = WIFEXITED(status) && WEXITSTATUS(status) == CHILD_EXIT_OK;
+    char how[96];
+    describe_end(how, sizeof how, status);
+    if (postmaster->phase == PHASE_STARTUP && well) {
+        begin_run(postmaster);
+    } else if (postmaster->phase == PHASE_STARTUP) {
+        server_log(LOG_LEVEL_FATAL, "recovery failed: the startup process %s; the server stops",
+                   how);
+        finish(postmaster, 1);
+    } else if (postmaster->phase == PHASE_STOP) {
+        if (well)
+            server_log(LOG_LEVEL_INFO, "stopped");
+        else
+            server_log(
+                LOG_LEVEL_ERROR,
+                "the clean stop failed: its process %s; the next start recovers from the log", how);
+        finish(postmaster, well ? 0 : 1);
+    }
+}
+
+static void child_ended(Postmaster *postmaster, uint32_t slot, int status)
+{
+    Child *child = &postmaster->children[slot];
+    pid_t pid = child->pid;
+    child->pid = 0;
+    if (slot == SLOT_OF_STARTUP) {
+        startup_ended(postmaster, status);
+        return;
+    }
+    if (postmaster->phase == PHASE_CRASH)
+        return; /* they all end now, one way or another */
+    const Slot *state = &db_slots(postmaster->db)->slots[slot];
+    bool released = atomic_load(&state->kind) == SLOT_FREE;
+    bool well = WIFEXITED(status) &&
+                (WEXITSTATUS(status) == CHILD_EXIT_OK || WEXITSTATUS(status) == CHILD_EXIT_FAILED);
+    if (well && released) {
+        if (child->kind != SLOT_BACKEND && !child->leaving) {
+            server_log(LOG_LEVEL_WARNING,
+                       "the %s (process %d) ended by itself and is started again",
+                       child_name(child->kind), (int)pid);
+            child->retry_ns = port_monotonic_ns() + RETRY_NS;
+        }
+        return;
+    }
+    char how[96], activity[64];
+    describe_end(how, sizeof how, status);
+    copy_activity(state, activity, sizeof activity);
+    server_log(LOG_LEVEL_ERROR, "the %s (process %d) %s%s%s%s", child_name(child->kind), (int)pid,
+               how, well ? " but left its slot behind" : "",
+               activity[0] != '\0' ? "; it was doing: " : "", activity);
+    begin_crash(postmaster);
+}
+
+static void reap(Postmaster *postmaster)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (uint32_t i = 0; i < postmaster->child_count; i++) {
+            if (postmaster->children[i].pid == pid) {
+                child_ended(postmaster, i, status);
+                break;
+            }
+        }
+    }
+}
+
+/* ---- reload ---------------------------------------------------------------------------------- */
+
+typedef struct ReloadReport {
+    const Config *from;
+    const Config *to;
+    uint32_t changed;
+    uint32_t restart;
+} ReloadReport;
+
+static void report_change(void *arg, const Setting *setting)
+{
+    ReloadReport *report = arg;
+    Buffer from = {0}, to = {0};
+    report->changed++;
+    report->restart += !setting->reload;
+    if (config_get(report->from, setting, &from) == AIDB_OK &&
+        config_get(report->to, setting, &to) == AIDB_OK)
+        server_log(setting->reload ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+                   "reload: %s changes from \"%.*s\" to \"%.*s\"%s", setting->name, (int)from.size,
+                   (const char *)from.data, (int)to.size, (const char *)to.data,
+                   setting->reload ? "" : ", which needs a restart");
+    buffer_deinit(&from);
+    buffer_deinit(&to);
+}
+
+static void reload(Postmaster *postmaster)
+{
+    char path[1100];
+    Config wanted;
+    snprintf(path, sizeof path, "%s/" CONFIG_FILE_NAME, postmaster->directory);
+    if (config_load(path, &wanted) != AIDB_OK) {
+        server_log(LOG_LEVEL_ERROR, "reload: %s", status_text());
+        server_log(LOG_LEVEL_ERROR, "reload: nothing was changed");
+        return;
+    }
+    ReloadReport report = {.from = &postmaster->config, .to = &wanted};
+    config_diff(&postmaster->config, &wanted, report_change, &report);
+    config_take_reloadable(&postmaster->config, &wanted);
+    publish_config(postmaster);
+    atomic_fetch_add(&postmaster->shared->reloads, 1);
+    db_reload(postmaster->db, &postmaster->config.engine);
+    server_log_reload(&postmaster->config);
+    signal_children(postmaster, SLOT_OF_WAL_WRITER, postmaster->child_count, SIGHUP);
+    if (report.changed == 0)
+        server_log(LOG_LEVEL_INFO, "reload: no setting has changed");
+    else
+        server_log(LOG_LEVEL_INFO, "reload: %u settings have changed, %u of them need a restart",
+                   report.changed, report.restart);
+}
+
+/* ---- stuck processes ------------------------------------------------------------------------- */
+
+static const char *section_name(uint32_t section)
+{
+    static const char *const NAMES[] = {"none",  "write", "log flush",
+                                        "epoch", "lock",  "block read"};
+    return section < 6 ? NAMES[section] : "unknown";
+}
+
+/* Locks that are held across file operations: a slow disk must not look like a fault. */
+#define LOCKS_WITH_IO                                                                          \
+    ((1u << LOCK_RANK_COMPACTION) | (1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | \
+     (1u << LOCK_RANK_WRITE) | (1u << LOCK_RANK_WAL_FLUSH) | (1u << LOCK_RANK_WAL_SEGMENTS))
+
+/* A process that is where nobody may be for long: named, and killed when it has not moved for two
+ * minutes, unless what it is in may wait for a disk. Its section's words are all that is read. */
+static void look_at_slot(Postmaster *postmaster, uint32_t index, uint64_t now)
+{
+    Child *child = &postmaster->children[index];
+    const Slot *slot = &db_slots(postmaster->db)->slots[index];
+    uint32_t section = atomic_load(&slot->section);
+    uint64_t since = atomic_load(&slot->section_since_ns);
+    uint32_t locks = atomic_load(&slot->lock_ranks);
+    if (section == SECTION_NONE || since == 0 || since > now || now - since < STUCK_REPORT_NS) {
+        child->stuck_since = 0;
+        return;
+    }
+    if (child->stuck_since != since) {
+        child->stuck_since = since;
+        child->stuck_seen_ns = now;
+        server_log(LOG_LEVEL_WARNING,
+                   "the %s (process %d) has been in section %s for %" PRIu64 " s (locks 0x%x)",
+                   child_name(child->kind), (int)child->pid, section_name(section),
+                   (now - since) / 1000000000u, locks);
+        return;
+    }
+    bool may_kill =
+        (section == SECTION_WRITE || section == SECTION_EPOCH || section == SECTION_LOCK) &&
+        (locks & LOCKS_WITH_IO) == 0;
+    if (may_kill && now - child->stuck_seen_ns >= STUCK_KILL_NS) {
+        server_log(LOG_LEVEL_ERROR, "the %s (process %d) is stuck in section %s and is killed",
+                   child_name(child->kind), (int)child->pid, section_name(section));
+        kill(child->pid, SIGKILL);
+    }
+}
+
+static void monitor(Postmaster *postmaster)
+{
+    uint64_t now = port_monotonic_ns();
+    if (now < postmaster->monitor_ns || postmaster->phase != PHASE_RUN)
+        return;
+    postmaster->monitor_ns = now + MONITOR_NS;
+    for (uint32_t i = 0; i < postmaster->child_count; i++)
+        if (postmaster->children[i].pid != 0)
+            look_at_slot(postmaster, i, now);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static void take_signals(Postmaster *postmaster)
+{
+    struct signalfd_siginfo info;
+    while (read(postmaster->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        switch (info.ssi_signo) {
+        case SIGTERM:
+            begin_shutdown(postmaster, SHUTDOWN_SMART);
+            break;
+        case SIGINT:
+            begin_shutdown(postmaster, SHUTDOWN_FAST);
+            break;
+        case SIGQUIT:
+            begin_shutdown(postmaster, SHUTDOWN_IMMEDIATE);
+            break;
+        case SIGHUP:
+            reload(postmaster);
+            break;
+        case SIGUSR1:
+            server_log_reopen_later();
+            signal_children(postmaster, SLOT_OF_WAL_WRITER, postmaster->child_count, SIGUSR1);
+            break;
+        default: /* SIGCHLD: reaped in every round */
+            break;
+        }
+    }
+}
+
+static void take_event(Postmaster *postmaster, const struct epoll_event *event)
+{
+    uint64_t tag = event->data.u64;
+    if (tag == (uint64_t)postmaster->signal_fd)
+        take_signals(postmaster);
+    else if (tag >> 32 != 0)
+        listen_pending(postmaster, (size_t)(uint32_t)tag,
+                       (event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
+    else if (postmaster->shutdown == SHUTDOWN_NONE)
+        listen_accept(postmaster, (int)tag);
+}
+
+static void kill_late_children(Postmaster *postmaster)
+{
+    if (postmaster->kill_ns == 0 || port_monotonic_ns() < postmaster->kill_ns)
+        return;
+    server_log(LOG_LEVEL_WARNING, "killing %u processes that did not quit",
+               count_children(postmaster));
+    signal_children(postmaster, 0, postmaster->child_count, SIGKILL);
+    postmaster->kill_ns = port_monotonic_ns() + KILL_AFTER_NS;
+}
+
+static int loop_timeout(const Postmaster *postmaster)
+{
+    if (postmaster->kill_ns != 0 || postmaster->pending_count > 0)
+        return 250;
+    return postmaster->phase == PHASE_RUN ? 1000 : 250;
+}
+
+static void run(Postmaster *postmaster)
+{
+    while (postmaster->phase != PHASE_DONE) {
+        struct epoll_event events[EVENTS_AT_ONCE];
+        int count =
+            epoll_wait(postmaster->epoll_fd, events, EVENTS_AT_ONCE, loop_timeout(postmaster));
+        for (int i = 0; i < count && postmaster->phase != PHASE_DONE; i++)
+            take_event(postmaster, &events[i]);
+        if (postmaster->phase == PHASE_DONE)
+            break;
+        reap(postmaster);
+        if (postmaster->phase != PHASE_DONE)
+            advance(postmaster);
+        kill_late_children(postmaster);
+        listen_expire(postmaster);
+        monitor(postmaster);
+    }
+}
+
+/* ---- beginning ------------------------------------------------------------------------------- */
+
+static Status check_directory(Postmaster *postmaster, const char *name)
+{
+    char resolved[4096 + 1];
+    if (realpath(name, resolved) == NULL) {
+        if (errno != ENOENT)
+            return status_set_errno(errno, "could not find the data directory %s", name);
+        (void)status_set(AIDB_NO_DATABASE, "there is no data directory %s", name);
+        status_hint("`aidbctl init -D %s` makes one.", name);
+        return AIDB_NO_DATABASE;
+    }
+    if (strlen(resolved) >= sizeof postmaster->directory)
+        return status_set(AIDB_INVALID, "the path of the data directory is longer than %zu bytes",
+                          sizeof postmaster->directory - 1);
+    memcpy(postmaster->directory, resolved, strlen(resolved) + 1);
+    struct stat info;
+    if (stat(resolved, &info) != 0)
+        return status_set_errno(errno, "could not look at the data directory %s", resolved);
+    if (!S_ISDIR(info.st_mode))
+        return status_set(AIDB_INVALID, "%s is not a directory", resolved);
+    if (info.st_uid != geteuid() && geteuid() != 0)
+        return status_set(AIDB_INVALID, "the data directory %s belongs to another user", resolved);
+    if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        (void)status_set(AIDB_INVALID,
+                         "the data directory %s can be written by group or others (mode %04o)",
+                         resolved, (unsigned)(info.st_mode & 07777));
+        status_hint("chmod 0700 %s", resolved);
+        return AIDB_INVALID;
+    }
+    if (!db_exists(resolved)) {
+        (void)status_set(AIDB_NO_DATABASE, "there is no database in %s", resolved);
+        status_hint("`aidbctl init -D %s` makes one.", resolved);
+        return AIDB_NO_DATABASE;
+    }
+    return AIDB_OK;
+}
+
+static Status read_config(Postmaster *postmaster)
+{
+    char path[1100];
+    snprintf(path, sizeof path, "%s/" CONFIG_FILE_NAME, postmaster->directory);
+    Status status = config_load(path, &postmaster->config);
+    if (status == AIDB_NOT_FOUND) {
+        (void)status_set(AIDB_NO_DATABASE, "there is no %s in %s", CONFIG_FILE_NAME,
+                         postmaster->directory);
+        status_hint("`aidbctl init` writes one; an empty file means all defaults.");
+        return AIDB_NO_DATABASE;
+    }
+    return status;
+}
+
+/* Limits of the operating system; said at once when they cannot hold what is configured. */
+static Status set_limits(const Postmaster *postmaster)
+{
+    struct rlimit core = {0, 0}, files;
+    if (!postmaster->config.server.core_dumps)
+        setrlimit(RLIMIT_CORE, &core);
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return status_set_errno(errno, "could not ask for the limit of open files");
+    uint64_t need = (uint64_t)postmaster->child_count + PENDING_MAX + DESCRIPTORS_SPARE;
+    if (files.rlim_max != RLIM_INFINITY && files.rlim_max < need) {
+        (void)status_set(AIDB_LIMIT,
+                         "max_connections: %u connections need %" PRIu64
+                         " open files, the limit is %" PRIu64,
+                         postmaster->config.server.max_connections, need, (uint64_t)files.rlim_max);
+        status_hint("Raise the limit (ulimit -Hn, LimitNOFILE=) or lower max_connections.");
+        return AIDB_LIMIT;
+    }
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    write_proc("/proc/self/oom_score_adj", "-1000");
+    return AIDB_OK;
+}
+
+static Status open_events(Postmaster *postmaster)
+{
+    static const int SIGNALS[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGCHLD};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof SIGNALS / sizeof SIGNALS[0]; i++)
+        sigaddset(&set, SIGNALS[i]);
+    /* Also blocked, though not read here: what children handle themselves. */
+    sigset_t blocked = set;
+    sigaddset(&blocked, SIGUSR2);
+    sigaddset(&blocked, SIGALRM);
+    sigprocmask(SIG_SETMASK, &blocked, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    postmaster->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    postmaster->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (postmaster->signal_fd < 0 || postmaster->epoll_fd < 0)
+        return status_set_errno(errno, "could not wait for events");
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)postmaster->signal_fd};
+    if (epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_ADD, postmaster->signal_fd, &event) != 0)
+        return status_set_errno(errno, "could not wait for signals");
+    return AIDB_OK;
+}
+
+static Status open_store(Postmaster *postmaster)
+{
+    postmaster->child_count = SLOT_OF_BACKENDS + postmaster->config.server.max_connections;
+    postmaster->children = calloc(postmaster->child_count, sizeof *postmaster->children);
+    void *shared = mmap(NULL, sizeof *postmaster->shared, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (postmaster->children == NULL || shared == MAP_FAILED)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    postmaster->shared = shared;
+    RETURN_IF_FAILED(set_limits(postmaster));
+    RETURN_IF_FAILED(open_events(postmaster));
+    RETURN_IF_FAILED(listen_open(postmaster));
+    publish_all(postmaster);
+    set_state(postmaster, SERVER_STARTING);
+    return db_setup(postmaster->directory, &postmaster->config.engine, postmaster->child_count,
+                    true, &postmaster->db);
+}
+
+/* Everything up to the first child. Errors before the log is open go to standard error alone. */
+static Status begin(Postmaster *postmaster, const char *directory)
+{
+    RETURN_IF_FAILED(check_directory(postmaster, directory));
+    RETURN_IF_FAILED(read_config(postmaster));
+    RETURN_IF_FAILED(pidfile_lock(postmaster->directory, &postmaster->pid_file));
+    RETURN_IF_FAILED(server_log_open(postmaster->directory, &postmaster->config.server));
+    postmaster->pid = getpid();
+    postmaster->pid_info.pid = (int)postmaster->pid;
+    postmaster->pid_info.started = port_realtime_us() / 1000000u;
+    snprintf(postmaster->pid_info.version, sizeof postmaster->pid_info.version, "%s", AIDB_VERSION);
+    server_log(LOG_LEVEL_INFO, "AiDb %s starts on %s as process %d", AIDB_VERSION,
+               postmaster->directory, (int)postmaster->pid);
+    if (geteuid() == 0)
+        server_log(LOG_LEVEL_WARNING,
+                   "running as root; a user of its own would confine mistakes better");
+    return open_store(postmaster);
+}
+
+static void deinit(Postmaster *postmaster)
+{
+    if (postmaster->signal_fd >= 0) {
+        listen_close(postmaster, true);
+        for (size_t i = 0; i < PENDING_MAX; i++)
+            if (postmaster->pending[i].state != PENDING_FREE)
+                close(postmaster->pending[i].fd);
+        close(postmaster->signal_fd);
+        close(postmaster->epoll_fd);
+    }
+    if (postmaster->db != NULL)
+        db_destroy(postmaster->db);
+    if (postmaster->shared != NULL)
+        munmap(postmaster->shared, sizeof *postmaster->shared);
+    free(postmaster->children);
+    pidfile_release(&postmaster->pid_file);
+}
+
+int postmaster_run(const char *directory)
+{
+    Postmaster *postmaster = calloc(1, sizeof *postmaster);
+    if (postmaster == NULL) {
+        fprintf(stderr, "aidb: out of memory\n");
+        return 1;
+    }
+    postmaster->signal_fd = postmaster->epoll_fd = -1;
+    postmaster->pid_file.fd = -1;
+    postmaster->next_session = 1;
+    umask(077);
+    Status status = begin(postmaster, directory);
+    if (status == AIDB_OK) {
+        begin_startup(postmaster);
+        run(postmaster);
+    } else {
+        /* Whoever started the server reads standard error; the log's readers get it as well. */
+        if (postmaster->config.server.log_destination == LOG_TO_FILE)
+            server_log(LOG_LEVEL_FATAL, "%s", status_text());
+        fprintf(stderr, "aidb: %s\n", status_text());
+        postmaster->exit_code = 1;
+    }
+    int exit_code = postmaster->exit_code;
+    deinit(postmaster);
+    free(postmaster);
+    return exit_code;
+}
