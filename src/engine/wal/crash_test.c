@@ -17,7 +17,8 @@
 
 /* ---- killed processes --------------------------------------------------------------------------- */
 
-#define CHILDREN 4
+#define CHILDREN      4
+#define CHILD_RECORDS 400 /* in a round at most */
 
 typedef struct Shared {
     Lock write_lock;
@@ -40,7 +41,8 @@ static void child_write(TestStore *store, Shared *shared, uint32_t child)
 {
     Slot *slot = slot_claim(&store->slots, child + 1, SLOT_BACKEND);
     uint8_t bytes[200];
-    for (uint64_t count = atomic_load(&shared->acked[child]);; count++) {
+    uint64_t count = atomic_load(&shared->acked[child]);
+    for (uint64_t limit = count + CHILD_RECORDS; count < limit; count++) {
         Slice payload = child_payload(bytes, child, count);
         uint64_t hash = wal_payload_hash(payload);
         lock_acquire(&shared->write_lock, slot);
@@ -60,6 +62,8 @@ static void child_write(TestStore *store, Shared *shared, uint32_t child)
             atomic_store(&shared->synced[child], count + 1);
         }
     }
+    for (;;)
+        pause();
 }
 
 static void child_background(TestStore *store)

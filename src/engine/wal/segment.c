@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SEGMENT_MAGIC  0x474553574c414441u /* "ADALWSEG" */
+#define SEGMENT_MAGIC  0x4745535742444941u /* "AIDBWSEG" */
 #define SPARE_SEGMENTS 4u /* released segments kept for reuse, beyond those that cover the ring */
 
 /* Offsets in the header. */
