@@ -24,6 +24,8 @@ START_TEST(record_keeps_message_and_hint)
     ck_assert_str_eq(status_text(), "could not write \"x\": No space left on device");
     ck_assert_int_eq(status_set_errno(EIO, "x"), AIDB_IO);
     ck_assert_int_eq(status_set_errno(ENOMEM, "x"), AIDB_NO_MEMORY);
+    ck_assert_int_eq(status_set(AIDB_INTERNAL, "again: %s", status_message()), AIDB_INTERNAL);
+    ck_assert_str_eq(status_message(), "again: x: Cannot allocate memory");
     char longer[4000];
     memset(longer, 'a', sizeof longer - 1);
     longer[sizeof longer - 1] = '\0';

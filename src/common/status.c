@@ -19,13 +19,21 @@ typedef struct ErrorRecord {
 
 static _Thread_local ErrorRecord record;
 
+/* The arguments may point into the record itself: a message is often made from the one before. */
+static void set_message(const char *format, va_list arguments)
+{
+    char message[sizeof record.message];
+    vsnprintf(message, sizeof message, format, arguments);
+    memcpy(record.message, message, sizeof message);
+    record.hint[0] = '\0';
+}
+
 Status status_set(Status code, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(record.message, sizeof record.message, format, arguments);
+    set_message(format, arguments);
     va_end(arguments);
-    record.hint[0] = '\0';
     return code;
 }
 
@@ -33,14 +41,12 @@ Status status_set_errno(int err, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    int used = vsnprintf(record.message, sizeof record.message, format, arguments);
+    set_message(format, arguments);
     va_end(arguments);
-    record.hint[0] = '\0';
-    if (used >= 0 && (size_t)used < sizeof record.message) {
-        char reason[128];
-        snprintf(record.message + used, sizeof record.message - (size_t)used, ": %s",
-                 strerror_r(err, reason, sizeof reason));
-    }
+    size_t used = strlen(record.message);
+    char reason[128];
+    snprintf(record.message + used, sizeof record.message - used, ": %s",
+             strerror_r(err, reason, sizeof reason));
     switch (err) {
     case ENOSPC:
     case EDQUOT:

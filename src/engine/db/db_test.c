@@ -531,6 +531,22 @@ START_TEST(a_missing_table_is_corruption)
 }
 END_TEST
 
+START_TEST(many_starts_in_a_row)
+{
+    World world;
+    world_create(&world, 5);
+    /* Nothing written, little written, clean and not: more often than the manifest can list logs. */
+    for (int i = 0; i < 3 * WAL_STARTS_MAX; i++) {
+        if (i % 3 == 1)
+            random_write(&world);
+        reopen(&world, i % 2 == 0);
+        ck_assert_uint_lt(world.db->shared->versions.start_count, WAL_STARTS_MAX / 2);
+    }
+    check_all(&world);
+    world_destroy(&world);
+}
+END_TEST
+
 static void count_damage(void *arg, const char *path, uint64_t offset, const char *what)
 {
     (void)offset;
@@ -593,6 +609,7 @@ int main(void)
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);
+    tcase_add_test(promises, many_starts_in_a_row);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);
     SRunner *runner = srunner_create(suite);

@@ -15,6 +15,8 @@
 
 #include <string.h>
 
+#define STARTS_FLUSH 8
+
 /* Makes an edit durable before there is a view. */
 static Status apply(Session *session, const VersionEdit *edit, Version **version)
 {
@@ -120,12 +122,17 @@ Status db_recover(Db *db, Session *session)
     RETURN_IF_FAILED(apply(session, &take, &version));
     RETURN_IF_FAILED(wal_recover(db->wal, session->slot, &recovery));
     VersionEdit begin = {.new_start = true, .start = recovery.next};
+    if (recovery.from >= recovery.end) /* nothing to replay: no older log is needed any more */
+        begin.flushed_lsn = recovery.next.first_lsn;
     RETURN_IF_FAILED(apply(session, &begin, &version));
 
     RETURN_IF_FAILED(first_view(session, version));
     atomic_store(&shared->visible, atomic_load(&set->flushed_lsn));
     RETURN_IF_FAILED(replay(session, recovery.end));
     atomic_store(&shared->visible, recovery.next.first_lsn);
+    /* Each start adds a log that the next one must read; many crashes in a row must not pile them up. */
+    if (set->start_count >= STARTS_FLUSH)
+        RETURN_IF_FAILED(db_flush(session));
     wal_release(db->wal, session->slot, atomic_load(&set->flushed_lsn));
     throttle_update(session);
     shared->recovery_us = (port_monotonic_ns() - started) / 1000u;

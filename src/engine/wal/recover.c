@@ -387,13 +387,17 @@ static Status copy_end(Wal *wal, const LogEnd *log, Scan *scan, const WalStart *
 
 /* ---- the new log -------------------------------------------------------------------------------- */
 
-static uint64_t choose_first(const LogEnd *log, const WalOptions *options)
+/* `last`: the newest log, NULL when there was none. */
+static uint64_t choose_first(const LogEnd *log, const WalOptions *options, const WalStart *last)
 {
     uint64_t size = options->segment_size;
     if (log->next_first != 0)
         return log->next_first;
-    if (log->clean)
-        return segment_start(options, log->end + size - 1);
+    if (log->clean) {
+        uint64_t first = segment_start(options, log->end + size - 1);
+        /* A log that nothing was written to ends where it began: two logs never share a place. */
+        return last != NULL && first <= last->first_lsn ? last->first_lsn + size : first;
+    }
     if (log->stop == 0) /* a new database: 0 is never an LSN of anything */
         return size;
     /* Whatever LSN anybody may have seen is below the end plus the ring. */
@@ -498,8 +502,8 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
         goto out;
     OUT_IF_FAILED(log_end_init(&log, &scan, &wal->ring, &wal->options, recovery->starts,
                                recovery->start_count, horizon, recovery->incarnation));
-    OUT_IF_FAILED(
-        log_end_find(&log, &scan, &wal->ring, recovery->starts, recovery->start_count, recovery->from));
+    OUT_IF_FAILED(log_end_find(&log, &scan, &wal->ring, recovery->starts, recovery->start_count,
+                               recovery->from));
     slot_enter(slot, SECTION_FLUSH);
     if (recovery->start_count > 0)
         OUT_IF_FAILED(copy_end(wal, &log, &scan, &recovery->starts[recovery->start_count - 1],
@@ -509,7 +513,9 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
     recovery->next = (WalStart){
         .incarnation = recovery->incarnation,
         .nonce = recovery->nonce,
-        .first_lsn = choose_first(&log, &wal->options),
+        .first_lsn = choose_first(
+            &log, &wal->options,
+            recovery->start_count > 0 ? &recovery->starts[recovery->start_count - 1] : NULL),
         .previous_end = log.end,
     };
     OUT_IF_FAILED(begin_log(wal, &log, recovery));
