@@ -1,11 +1,11 @@
 noinst_LTLIBRARIES += %D%/libmemtable.la
 %C%_libmemtable_la_SOURCES = \
+	%D%/blocks.c \
 	%D%/memtable.c \
 	%D%/memtable.h \
 	%D%/memtable_internal.h \
 	%D%/mempool.c \
-	%D%/ranges.c \
-	%D%/skiplist.c
+	%D%/ranges.c
 
 check_PROGRAMS += %D%/memtable_test
 %C%_memtable_test_SOURCES = %D%/memtable_test.c

@@ -14,7 +14,7 @@ static uint64_t add_saturated(uint64_t a, uint64_t b)
 uint64_t memtable_need(const Memtable *memtable, size_t op_count, size_t range_count,
                        uint64_t payload_bytes)
 {
-    uint64_t need = add_saturated(entries_need(op_count), payload_bytes);
+    uint64_t need = add_saturated(entries_need(memtable, op_count), payload_bytes);
     if (range_count > 0)
         need = add_saturated(need, ranges_need(memtable, range_count));
     return need;

@@ -1,6 +1,6 @@
 /*
- * memtable.h - what was written and is not in tables yet: a skip list over user key and LSN, and the
- * range tombstones beside it, in chunks of a fixed pool in the region.
+ * memtable.h - what was written and is not in tables yet: a blocked skip list over user key and LSN,
+ * and the range tombstones beside it, in chunks of a fixed pool in the region.
  *
  * One writer at a time (engine/db's write lock) and any number of readers without locks, in any
  * process. Entries never change once linked. Inside the pool 32-bit offsets stand for pointers.

@@ -28,8 +28,8 @@ typedef uint32_t Ref;
 #define REF_NONE 0u
 #define REF_UNIT 8u
 
-#define HEIGHT_MAX       12 /* of a node of the entries */
-#define RANGE_HEIGHT_MAX 10 /* of a bound of range tombstones */
+#define HEIGHT_MAX       12u /* levels of blocks */
+#define RANGE_HEIGHT_MAX 10  /* of a bound of range tombstones */
 
 typedef enum MemtableState {
     MEMTABLE_FREE = 0,
@@ -49,20 +49,21 @@ struct Memtable {
     uint64_t limit;         /* where the run of chunks ends */
     uint64_t secured_until; /* position may not pass it before the next memtable_secure */
     uint64_t random;        /* never 0 */
-    Ref finger[HEIGHT_MAX]; /* the last inserted node, and at each level the last node at or
-                                before it; REF_NONE stands for the head */
-    bool has_finger;
+    Ref finger_block;       /* where the last insert went: the block and the index in it */
+    uint32_t finger_index;
 
     /* Written by the writer, read by anybody: relaxed, they order nothing. */
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t bytes;
     _Atomic uint64_t entries;
     _Atomic uint64_t first_lsn;
     _Atomic uint64_t last_lsn;
-    _Atomic uint64_t bound_count; /* bounds of range tombstones */
+    _Atomic uint64_t bound_count;  /* bounds of range tombstones */
+    _Atomic uint64_t leaf_count;   /* blocks at level 0 */
+    _Atomic uint64_t branch_count; /* blocks at the levels above */
+    _Atomic uint32_t height;       /* levels */
 
     /* Heads of the lists: stored with release, loaded with acquire. */
-    _Alignas(PORT_CACHE_LINE) _Atomic uint32_t height; /* greatest of a node: a hint, relaxed */
-    _Atomic Ref head[HEIGHT_MAX];
+    _Alignas(PORT_CACHE_LINE) _Atomic Ref root; /* the leftmost block of the top level */
     _Atomic uint32_t range_height;
     _Atomic Ref range_head[RANGE_HEIGHT_MAX];
     _Atomic Ref range_cells; /* tombstones that cover what lies before the first bound */
@@ -134,12 +135,33 @@ static inline uint32_t memtable_random_height(Memtable *memtable, uint32_t max)
 /* mempool.c: makes limit - position at least `need`; AIDB_BUSY, or AIDB_LIMIT when it never can. */
 Status mempool_extend(Memtable *memtable, Slot *slot, uint64_t need) MUST_CHECK;
 
-/* skiplist.c: the entries. */
+/* ---- blocks.c: the entries ------------------------------------------------------------------- */
+
+#define BLOCK_ENTRIES 64u
+#define BLOCK_ALIGN   64u
+#define SHARED_WORDS  5u
+#define SHARED_MAX    (SHARED_WORDS * 8u)
+
+/* blocks.c explains it. Here so that tests can put blocks into states that are rare. */
+typedef struct Block {
+    _Atomic uint32_t version; /* odd while the hints (count, shared, prefixes) change */
+    _Atomic uint32_t count;
+    _Atomic Ref next; /* the block to the right */
+    Ref low;          /* a record; REF_NONE in the leftmost block of a level; never changes */
+    uint32_t level;   /* 0: entries are records, else blocks; never changes */
+    _Atomic uint32_t shared_size;
+    _Atomic uint64_t shared[SHARED_WORDS];
+    _Atomic uint64_t prefixes[BLOCK_ENTRIES];
+    _Atomic Ref refs[BLOCK_ENTRIES];
+} Block;
+
 void entries_init(Memtable *memtable);
-uint64_t entries_need(size_t op_count); /* without the bytes of keys and values */
+uint64_t entries_need(const Memtable *memtable,
+                      size_t op_count); /* without the bytes of keys and values */
 void entries_add(Memtable *memtable, OpType type, Slice key, Slice value, uint64_t lsn);
 
-/* ranges.c: the range tombstones. */
+/* ---- ranges.c: the range tombstones ---------------------------------------------------------- */
+
 void ranges_init(Memtable *memtable);
 uint64_t ranges_need(const Memtable *memtable, size_t range_count);
 void ranges_add(Memtable *memtable, Slice from, Slice to, uint64_t lsn);

@@ -6,7 +6,7 @@
  * Random tests print their seed; AIDB_TEST_SEED repeats one.
  */
 #include "config.h"
-#include "engine/memtable/memtable.h"
+#include "engine/memtable/memtable_internal.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -498,6 +498,149 @@ START_TEST(entries_empty)
 }
 END_TEST
 
+/* ---- blocks in the middle of a change ---------------------------------------------------------- */
+
+/* A writer that stopped anywhere leaves blocks that readers read right. These tests put blocks into
+ * such states by hand and compare everything with the model. */
+
+static Block *block_at(const Memtable *memtable, Ref ref)
+{
+    return ref == REF_NONE ? NULL : ref_pointer(memtable, ref);
+}
+
+/* The leftmost block of a level; NULL when there is no such level. */
+static Block *leftmost(const Memtable *memtable, uint32_t level)
+{
+    Block *block = block_at(memtable, memtable->root);
+    while (block != NULL && block->level > level)
+        block = block_at(memtable, block->refs[0]);
+    return block != NULL && block->level == level ? block : NULL;
+}
+
+static Memtable *model_memtable(World *world, Model *model, size_t count)
+{
+    model_make(model, count);
+    Memtable *memtable = world_create(world);
+    for (size_t i = 0; i < model->count; i++) {
+        const Entry *entry = &model->entries[i];
+        ck_assert_int_eq(
+            memtable_secure(memtable, world->slot, 1, 0, entry->key.size + entry->value.size),
+            AIDB_OK);
+        memtable_add(memtable, entry->type, entry->key, entry->value, entry->lsn);
+    }
+    model_sort(model);
+    return memtable;
+}
+
+static void check_all(const Model *model, const Memtable *memtable)
+{
+    for (size_t i = 0; i < model->count; i++) {
+        Entry entry;
+        const Entry *expected = &model->sorted[i];
+        ck_assert(memtable_get(memtable, expected->key, expected->lsn, &entry));
+        check_entry(&entry, expected);
+        const Entry *before = model_get(model, expected->key, expected->lsn - 1);
+        ck_assert_int_eq(memtable_get(memtable, expected->key, expected->lsn - 1, &entry),
+                         before != NULL);
+        if (before != NULL)
+            check_entry(&entry, before);
+    }
+    check_iterator(model, memtable, 300);
+}
+
+START_TEST(blocks_without_hints)
+{
+    random_seed("blocks_without_hints");
+    static Model model;
+    World world;
+    world_init(&world, 1 << 20);
+    for (int round = 0; round < 20; round++) {
+        Memtable *memtable = model_memtable(&world, &model, 1 + random_below(MODEL_MAX));
+        for (uint32_t level = 0; leftmost(memtable, level) != NULL; level++) {
+            for (Block *block = leftmost(memtable, level); block != NULL;
+                 block = block_at(memtable, block->next)) {
+                if (random_below(4) == 0)
+                    continue;
+                block->version++;
+                block->count = random_below(2 * BLOCK_ENTRIES);
+                block->shared_size = random_below(100);
+                for (uint32_t i = 0; i < SHARED_WORDS; i++)
+                    block->shared[i] = random_next();
+                for (uint32_t i = 0; i < BLOCK_ENTRIES; i++)
+                    block->prefixes[i] = random_next();
+            }
+        }
+        check_all(&model, memtable);
+        memtable_retire(memtable, world.slot);
+    }
+    world_deinit(&world);
+}
+END_TEST
+
+/* An insert that has moved what is behind its place, and not yet put its entry there. */
+START_TEST(blocks_half_shifted)
+{
+    random_seed("blocks_half_shifted");
+    static Model model;
+    World world;
+    world_init(&world, 1 << 20);
+    for (int round = 0; round < 20; round++) {
+        Memtable *memtable = model_memtable(&world, &model, 1 + random_below(MODEL_MAX));
+        for (uint32_t level = 0; leftmost(memtable, level) != NULL; level++) {
+            for (Block *block = leftmost(memtable, level); block != NULL;
+                 block = block_at(memtable, block->next)) {
+                if (block->count == BLOCK_ENTRIES)
+                    continue;
+                block->version++;
+                uint32_t stop = random_below(block->count);
+                for (uint32_t i = block->count; i > stop; i--)
+                    block->refs[i] = block->refs[i - 1];
+            }
+        }
+        check_all(&model, memtable);
+        memtable_retire(memtable, world.slot);
+    }
+    world_deinit(&world);
+}
+END_TEST
+
+/* Splits that have linked the new block: it is not entered above, and the old one still has some of
+ * the entries that went there. */
+START_TEST(blocks_half_split)
+{
+    random_seed("blocks_half_split");
+    static Model model;
+    World world;
+    world_init(&world, 1 << 20);
+    for (int round = 0; round < 20; round++) {
+        Memtable *memtable =
+            model_memtable(&world, &model, MODEL_MAX / 2 + random_below(MODEL_MAX / 2));
+        for (Block *block = leftmost(memtable, 0); block->next != REF_NONE;
+             block = block_at(memtable, block->next)) {
+            Block *neighbour = block_at(memtable, block->next);
+            block->version++;
+            uint32_t moved = 1 + random_below(BLOCK_ENTRIES);
+            for (uint32_t i = 0; i < moved && i < neighbour->count; i++) {
+                if (block->count + i < BLOCK_ENTRIES)
+                    block->refs[block->count + i] = neighbour->refs[i];
+            }
+        }
+        Block *above = leftmost(memtable, 1);
+        ck_assert_ptr_nonnull(above);
+        /* Some leaves are left; every other is found by going to the right. */
+        above->version++;
+        uint32_t kept = 1 + random_below(above->count);
+        for (uint32_t i = kept; i < BLOCK_ENTRIES; i++)
+            above->refs[i] = REF_NONE;
+        above->count = kept;
+        above->version += random_below(2);
+        check_all(&model, memtable);
+        memtable_retire(memtable, world.slot);
+    }
+    world_deinit(&world);
+}
+END_TEST
+
 /* ---- range tombstones ------------------------------------------------------------------------ */
 
 #define TOMBSTONES_MAX 40
@@ -837,6 +980,8 @@ END_TEST
 #define RANGE_EVERY       64u
 #define SHARED_OPERATIONS 24000u
 
+static uint32_t key_space; /* a prime: how many keys there are */
+
 typedef struct Shared {
     _Atomic uint64_t visible;
     _Atomic(Memtable *) memtable;
@@ -859,7 +1004,20 @@ static size_t shared_key(char *key, uint32_t number)
 
 static uint32_t operation_key(uint64_t lsn)
 {
-    return (uint32_t)(lsn * 31 % KEYS);
+    return (uint32_t)(lsn * 48271 % key_space);
+}
+
+/* The least LSN (at most key_space) that writes this key: a division modulo a prime. */
+static uint64_t first_lsn_of(uint32_t number)
+{
+    uint64_t result = number;
+    uint64_t power = 48271 % key_space;
+    for (uint32_t exponent = key_space - 2; exponent > 0; exponent /= 2) {
+        if (exponent % 2 == 1)
+            result = result * power % key_space;
+        power = power * power % key_space;
+    }
+    return result == 0 ? key_space : result;
 }
 
 static bool is_range(uint64_t lsn)
@@ -870,17 +1028,19 @@ static bool is_range(uint64_t lsn)
 /* A range covers the even numbers [from, to), whose keys have no prefix. */
 static void operation_range(uint64_t lsn, uint32_t *from, uint32_t *to)
 {
-    *from = (uint32_t)(mix(lsn) % (KEYS - 1));
-    *to = *from + 1 + (uint32_t)(mix(lsn + 1) % (KEYS - *from));
+    *from = (uint32_t)(mix(lsn) % (key_space - 1));
+    *to = *from + 1 + (uint32_t)(mix(lsn + 1) % (key_space - *from));
 }
 
 static uint64_t expected_version(uint32_t number, uint64_t first, uint64_t visible)
 {
-    for (uint64_t lsn = visible; lsn >= first && lsn + 2 * KEYS > visible; lsn--) {
-        if (operation_key(lsn) == number && !is_range(lsn))
-            return lsn;
-    }
-    return 0;
+    uint64_t lsn = first_lsn_of(number);
+    if (lsn > visible)
+        return 0;
+    lsn += (visible - lsn) / key_space * key_space;
+    while (is_range(lsn) && lsn > key_space)
+        lsn -= key_space;
+    return lsn >= first && !is_range(lsn) ? lsn : 0;
 }
 
 static uint64_t expected_cover(uint32_t number, uint64_t first, uint64_t visible)
@@ -955,7 +1115,7 @@ static bool check_scan(const Memtable *memtable, uint64_t first, uint64_t visibl
 /* One look at the memtable as of now; `first` is the LSN it begins with. */
 static bool check_once(const Memtable *memtable, uint64_t first, uint64_t visible, uint64_t round)
 {
-    uint32_t number = (uint32_t)(mix(round) % KEYS);
+    uint32_t number = (uint32_t)(mix(round) % key_space);
     char key_bytes[32];
     Slice key = slice_make(key_bytes, shared_key(key_bytes, number));
     Entry entry = {0};
@@ -1050,8 +1210,9 @@ static void writer_run(World *world, Shared *shared, uint64_t rotate_every)
     }
 }
 
-static void run_threads(uint64_t capacity, uint64_t rotate_every)
+static void run_threads(uint64_t capacity, uint64_t rotate_every, uint32_t keys)
 {
+    key_space = keys;
     enum { READERS = 3 };
     World world;
     world_init(&world, capacity);
@@ -1076,20 +1237,28 @@ static void run_threads(uint64_t capacity, uint64_t rotate_every)
     world_deinit(&world);
 }
 
+/* Few keys with many versions, and many keys. */
 START_TEST(threads_one_memtable)
 {
-    run_threads(32 << 20, 0);
+    run_threads(32 << 20, 0, 97);
+}
+END_TEST
+
+START_TEST(threads_many_keys)
+{
+    run_threads(32 << 20, 0, 9973);
 }
 END_TEST
 
 START_TEST(threads_rotation)
 {
-    run_threads(1 << 20, 700);
+    run_threads(1 << 20, 700, 9973);
 }
 END_TEST
 
-static void run_processes(uint64_t capacity, uint64_t rotate_every)
+static void run_processes(uint64_t capacity, uint64_t rotate_every, uint32_t keys)
 {
+    key_space = keys;
     enum { READERS = 2 };
     World world;
     world_init(&world, capacity);
@@ -1122,13 +1291,13 @@ static void run_processes(uint64_t capacity, uint64_t rotate_every)
 
 START_TEST(processes_one_memtable)
 {
-    run_processes(32 << 20, 0);
+    run_processes(32 << 20, 0, 9973);
 }
 END_TEST
 
 START_TEST(processes_rotation)
 {
-    run_processes(1 << 20, 700);
+    run_processes(1 << 20, 700, 97);
 }
 END_TEST
 
@@ -1142,6 +1311,9 @@ static Suite *memtable_suite(void)
     tcase_add_test(entries, entries_one_key);
     tcase_add_test(entries, entries_extreme);
     tcase_add_test(entries, entries_empty);
+    tcase_add_test(entries, blocks_without_hints);
+    tcase_add_test(entries, blocks_half_shifted);
+    tcase_add_test(entries, blocks_half_split);
     suite_add_tcase(suite, entries);
     TCase *ranges = tcase_create("range tombstones");
     tcase_add_test(ranges, ranges_random);
@@ -1156,6 +1328,7 @@ static Suite *memtable_suite(void)
     suite_add_tcase(suite, room);
     TCase *sharing = tcase_create("readers beside the writer");
     tcase_add_test(sharing, threads_one_memtable);
+    tcase_add_test(sharing, threads_many_keys);
     tcase_add_test(sharing, threads_rotation);
     tcase_add_test(sharing, processes_one_memtable);
     tcase_add_test(sharing, processes_rotation);
