@@ -23,9 +23,9 @@ CLEANFILES += %D%/archive.stamp
 %D%/archive.stamp: %D%/libaidb.la
 	$(AM_V_GEN)archive=%D%/.libs/libaidb.a; \
 	if test -f $$archive; then \
-	    $(LD) -r -o %D%/.libs/libaidb.o --whole-archive $$archive && \
-	    $(OBJCOPY) --localize-hidden %D%/.libs/libaidb.o && \
-	    rm -f $$archive && $(AR) cr $$archive %D%/.libs/libaidb.o && $(RANLIB) $$archive && \
-	    rm -f %D%/.libs/libaidb.o || exit 1; \
+	    $(LD) -r -o %D%/.libs/aidb-merged.o --whole-archive $$archive && \
+	    $(OBJCOPY) --localize-hidden %D%/.libs/aidb-merged.o && \
+	    rm -f $$archive && $(AR) cr $$archive %D%/.libs/aidb-merged.o && $(RANLIB) $$archive && \
+	    rm -f %D%/.libs/aidb-merged.o || exit 1; \
 	fi; \
 	touch $@
