@@ -19,10 +19,11 @@
  * A frame in limbo keeps all that a reader looks at, its chain link included: a reader that stands
  * on it walks on. Reservation evicts ahead of need, so that limbo has become free when it is wanted.
  *
- * Classes compete for chunks: a pool that evicts compares the age of its oldest block that nobody
- * asked for with that of other pools, and takes a chunk from the one whose blocks lie idle twice as
- * long. The chunk is drained: its frames are unlinked, and each is PARKED once nobody fills it or
- * looks at it; when all are, and their stamp is past, the chunk is cut anew.
+ * Classes compete for chunks. Each time a pool has turned over a quarter of its frames it looks at the
+ * others: of each it has marked a few blocks, and when none of them was asked for since the last look
+ * that pool's blocks lie idle longer than this pool's live, and a chunk of it (or some) is taken. The
+ * chunk is drained: its frames are unlinked, and each is PARKED once nobody fills it; when all are, the
+ * chunk gets a stamp, and once that is past it is cut anew.
  *
  * Locks: chain locks (by hash) and pool locks are never held together nor nested, so they have one
  * rank. Lookups take none. Nothing here waits for an epoch: who finds nothing free gets no frame.
@@ -49,7 +50,9 @@
 #define FORGOTTEN        1024u /* tables remembered as deleted */
 #define FREQUENCY_DATA   3u
 #define FREQUENCY_INDEX  7u
-#define REBALANCE_EVERY  16u    /* batches of evictions */
+#define SPARE_MAX        128u /* frames that a pool keeps free or in limbo, for epochs that read much */
+#define SAMPLES          8u
+#define TURNOVER_MIN     16u    /* evictions between two looks at the other pools */
 #define CHUNK_KEPT_TICKS 65536u /* how long a drained chunk waits for the pool it was taken for */
 
 typedef enum FrameState {
@@ -99,7 +102,12 @@ typedef struct Pool {
     Queue limbo;
     Queue small;
     Queue main;
-    uint32_t batches;
+    uint32_t turnover;         /* evictions since the last look at the other pools */
+    uint32_t look_tick;        /* when that was */
+    uint32_t samples[SAMPLES]; /* marked blocks: their frequency was set to 0 */
+    uint32_t sample_count;
+    uint32_t sample_tick; /* when they were marked */
+    bool sampled;
     _Atomic uint32_t chunks;  /* not being drained */
     _Atomic uint32_t pending; /* chunks being drained for this pool */
     _Atomic uint32_t donor;   /* the pool the last of them comes from */
@@ -189,11 +197,12 @@ static inline uint64_t block_hash(uint64_t table, uint64_t offset)
     return hash ^ hash >> 32;
 }
 
+/* The pool of a frame; NULL when its chunk was taken away since. */
 static Pool *pool_of(const BlockCache *cache, uint32_t frame)
 {
-    uint32_t pool =
-        atomic_load_explicit(&cache->chunks[frame_chunk(frame)].pool, memory_order_relaxed);
-    return &cache->pools[pool];
+    const Chunk *chunk = &cache->chunks[frame_chunk(frame)];
+    uint32_t pool = atomic_load_explicit(&chunk->pool, memory_order_relaxed);
+    return pool == NONE ? NULL : &cache->pools[pool];
 }
 
 /* ---- set-up ---------------------------------------------------------------------------------- */
@@ -575,7 +584,9 @@ static bool evict_batch(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick
         pool->evicting++;
         victims[count++] = at;
     }
-    bool compare = ++pool->batches % REBALANCE_EVERY == 0 || pool->frames == 0;
+    pool->turnover += count;
+    bool compare =
+        pool->frames == 0 || (pool->turnover >= TURNOVER_MIN && pool->turnover >= pool->frames / 4);
     lock_release(&pool->lock, slot);
     if (count == 0)
         return compare;
@@ -635,38 +646,42 @@ static void assign_chunk(BlockCache *cache, Slot *slot, Pool *pool, uint32_t chu
     lock_release(&pool->lock, slot);
 }
 
-/* How long the oldest block that nobody asks for has been in the pool. Blocks that were asked for go
- * round on the way, as eviction would have it. *chunk is that block's. */
-static uint32_t idle_age(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick, uint32_t *chunk)
+/* Under the pool's lock: marks the next blocks in the order of eviction. */
+static void take_samples(const BlockCache *cache, Pool *pool, uint32_t tick)
 {
-    uint32_t age = 0;
-    *chunk = NONE;
+    pool->sample_count = 0;
+    pool->sample_tick = tick;
+    pool->sampled = true;
+    Queue *queue = pool->main.count > 0 ? &pool->main : &pool->small;
+    while (pool->sample_count < SAMPLES && pool->sample_count < queue->count) {
+        uint32_t at = queue_pop(cache, queue);
+        atomic_store_explicit(&frame_at(cache, at)->frequency, 0, memory_order_relaxed);
+        queue_push(cache, queue, at);
+        pool->samples[pool->sample_count++] = at;
+    }
+}
+
+/* For how long none of the marked blocks was asked for; 0 when one was, or when `window` ticks have not
+ * passed since they were marked. */
+static uint32_t idle_ticks(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick,
+                           uint32_t window)
+{
     lock_acquire(&pool->lock, slot);
-    for (uint32_t rounds = 0; rounds < 8 && pool->main.head != NONE; rounds++) {
-        uint32_t at = pool->main.head;
-        Frame *frame = frame_at(cache, at);
-        uint8_t frequency = atomic_load_explicit(&frame->frequency, memory_order_relaxed);
-        if (frequency == 0 || is_forgotten(cache, frame->table)) {
-            age = elapsed(tick, frame->tick);
-            *chunk = frame_chunk(at);
-            break;
-        }
-        queue_remove(cache, &pool->main, at);
-        atomic_store_explicit(&frame->frequency, (uint8_t)(frequency - 1), memory_order_relaxed);
-        frame->tick = tick;
-        queue_push(cache, &pool->main, at);
+    bool asked_for = !pool->sampled;
+    uint32_t idle = elapsed(tick, pool->sample_tick);
+    for (uint32_t i = 0; i < pool->sample_count; i++) {
+        const Frame *frame = frame_at(cache, pool->samples[i]);
+        if (pool_of(cache, pool->samples[i]) != pool || is_draining(cache, pool->samples[i]) ||
+            (frame->state != FRAME_SMALL && frame->state != FRAME_MAIN))
+            continue;
+        asked_for |= atomic_load_explicit(&frame->frequency, memory_order_relaxed) > 0;
+        if (frame->priority != CACHE_DATA && idle / 4 < window)
+            window = UINT32_MAX; /* index blocks are kept through four times as much */
     }
-    if (pool->main.head == NONE && pool->small.head != NONE) {
-        age = elapsed(tick, frame_at(cache, pool->small.head)->tick);
-        *chunk = frame_chunk(pool->small.head);
-    }
-    if (*chunk == NONE && pool->free.count > pool->chunk_frames / 2) {
-        /* Mostly free frames: nobody will miss a chunk. */
-        age = UINT32_MAX / 2;
-        *chunk = frame_chunk(pool->free.head);
-    }
+    if (asked_for)
+        take_samples(cache, pool, tick);
     lock_release(&pool->lock, slot);
-    return age;
+    return asked_for || idle < window ? 0 : idle;
 }
 
 /* Takes up to `room` linked frames of the chunk out of their queues; all free ones are parked. */
@@ -754,38 +769,54 @@ static void help_donor(BlockCache *cache, Slot *slot, Pool *pool)
         hand_over_chunk(cache, slot, full);
 }
 
-/* Looks for a pool whose blocks lie idle much longer than this one's, and drains one of its chunks. */
+/* Looks for the pool whose blocks lie idle longest, and drains chunks of it for this one. */
 static void rebalance(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick)
 {
+    uint32_t own = (uint32_t)(pool - cache->pools);
     if (atomic_load_explicit(&pool->pending, memory_order_relaxed) > 0) {
         help_donor(cache, slot, pool);
         return;
     }
-    uint32_t own_age = 0;
-    uint32_t chunk = NONE;
-    if (atomic_load_explicit(&pool->chunks, memory_order_relaxed) > 0) {
-        own_age = idle_age(cache, slot, pool, tick, &chunk);
-        if (chunk == NONE)
-            own_age = 0; /* everything is asked for */
-    }
+    lock_acquire(&pool->lock, slot);
+    bool starving = pool->frames == 0;
+    uint32_t window = elapsed(tick, pool->look_tick);
+    pool->look_tick = tick;
+    pool->turnover = 0;
+    lock_release(&pool->lock, slot);
+
     Pool *donor = NULL;
-    uint32_t donor_chunk = NONE;
-    uint32_t donor_age = 0;
+    Pool *largest = NULL;
+    uint32_t donor_idle = 0;
     for (uint32_t i = 0; i < cache->shards * CLASSES; i++) {
         Pool *other = &cache->pools[i];
-        if (other == pool || atomic_load_explicit(&other->chunks, memory_order_relaxed) == 0)
+        uint32_t chunks = atomic_load_explicit(&other->chunks, memory_order_relaxed);
+        if (i == own || chunks == 0)
             continue;
-        uint32_t age = idle_age(cache, slot, other, tick, &chunk);
-        if (chunk != NONE && age >= donor_age) {
+        if (largest == NULL ||
+            chunks > atomic_load_explicit(&largest->chunks, memory_order_relaxed))
+            largest = other;
+        uint32_t idle = idle_ticks(cache, slot, other, tick, window);
+        if (idle > donor_idle) {
             donor = other;
-            donor_chunk = chunk;
-            donor_age = age;
+            donor_idle = idle;
         }
     }
-    bool starving = atomic_load_explicit(&pool->chunks, memory_order_relaxed) == 0;
-    if (donor == NULL || (!starving && donor_age / 2 <= own_age + pool->chunk_frames))
+    if (donor == NULL && starving)
+        donor = largest; /* one chunk to begin with, from the pool that can spare it best */
+    if (donor == NULL)
         return;
-    drain_chunk(cache, slot, donor, donor_chunk, (uint32_t)(pool - cache->pools));
+    /* A share of what it has, so that it takes few looks to grow large. */
+    uint32_t wanted = 1 + atomic_load_explicit(&pool->chunks, memory_order_relaxed) / 8;
+    for (; wanted > 0; wanted--) {
+        lock_acquire(&donor->lock, slot);
+        uint32_t oldest = donor->main.head != NONE    ? donor->main.head
+                          : donor->small.head != NONE ? donor->small.head
+                                                      : donor->free.head;
+        lock_release(&donor->lock, slot);
+        if (oldest == NONE)
+            break;
+        drain_chunk(cache, slot, donor, frame_chunk(oldest), own);
+    }
 }
 
 /* ---- filling --------------------------------------------------------------------------------- */
@@ -801,7 +832,9 @@ static uint32_t take_free(BlockCache *cache, Slot *slot, Pool *pool, bool *low)
     if (at != NONE)
         frame_at(cache, at)->state = FRAME_FILLING;
     uint32_t spare = pool->free.count + pool->limbo.count + pool->evicting;
-    uint32_t wanted = pool->frames / 16 < EVICT_BATCH ? pool->frames / 16 : EVICT_BATCH;
+    uint32_t wanted = pool->frames / 32 < SPARE_MAX ? pool->frames / 32 : SPARE_MAX;
+    if (wanted == 0 && pool->frames >= 4)
+        wanted = 1;
     *low = at == NONE || spare < wanted;
     lock_release(&pool->lock, slot);
     if (full != NONE)
