@@ -29,3 +29,7 @@ CLEANFILES += %D%/archive.stamp
 	    rm -f %D%/.libs/aidb-merged.o || exit 1; \
 	fi; \
 	touch $@
+
+check_PROGRAMS += %D%/embedded_test
+%C%_embedded_test_SOURCES = %D%/embedded_test.c
+%C%_embedded_test_LDADD = $(TEST_LIBS) $(AIDB_LIBS) $(TEST_END_LIBS)
