@@ -51,7 +51,7 @@ for mode in smart fast immediate; do
     exits 0 "stop -m $mode" aidbctl stop -m $mode
     gone "$pid" && pass 'the process is gone' || fail 'the process is still there'
     exits 3 'status says stopped' aidbctl status
-    exits 2 'clients are refused' aidbsql -c 'GET a'
+    exits 2 'clients are refused' aidbsql "aidb+unix:$PWD/data/aidb.sock" -c 'GET a'
     server_start
     exits 0 "read after $mode stop" aidbsql -c 'GET a'
     is "$out" '1' 'the value is there'

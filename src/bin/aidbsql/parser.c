@@ -161,18 +161,16 @@ static bool add_key(Parser *parser, const Token *token)
     return true;
 }
 
-/* Reads one or more keys up to tokens[end]; commas between them are allowed. */
+/* Reads one or more keys up to tokens[end]. */
 static bool parse_keys(Parser *parser, size_t end)
 {
-    const Token *token;
     do {
+        const Token *token = peek(parser);
+        if (token != NULL && token->kind == TOKEN_COMMA && parser->statement->key_count > 0)
+            return fail_hint(parser, token, "unexpected comma",
+                             "Keys have white space between them; one with a comma is quoted.");
         if (!take_data(parser, "a key", &token) || !add_key(parser, token))
             return false;
-        if (parser->at < end && peek(parser)->kind == TOKEN_COMMA) {
-            parser->at++;
-            if (parser->at >= end)
-                return fail_at(parser, peek(parser), "a key is missing here");
-        }
     } while (parser->at < end);
     return true;
 }
