@@ -1,7 +1,8 @@
 /*
  * aidbbench_test.c - the parts of aidbbench that have an exact or a statistical truth: histogram,
- * random distributions, keys and values, options. All seeds are fixed, so a distribution check
- * either always holds or never.
+ * random distributions, keys and values, options; and whole runs on a directory, whose counts of
+ * operations and found keys must come out as the workloads promise. All seeds are fixed, so a
+ * distribution check either always holds or never.
  */
 #include "config.h"
 
@@ -11,12 +12,14 @@
 #include <string.h>
 #include <zstd.h>
 
+#include "bin/aidbbench/bench.h"
 #include "bin/aidbbench/data.h"
 #include "bin/aidbbench/histogram.h"
 #include "bin/aidbbench/options.h"
 #include "bin/aidbbench/random.h"
 #include "bin/aidbbench/worker.h"
 #include "bin/aidbbench/workload.h"
+#include "testlib/testlib.h"
 
 #define SEED 20240917
 
@@ -796,6 +799,244 @@ START_TEST(options_durations)
 }
 END_TEST
 
+/* --- Whole runs ------------------------------------------------------------------------------ */
+
+/* What one run printed and how it ended. */
+typedef struct Outcome {
+    BenchExit code;
+    char *text; /* TSV */
+    char error[512];
+} Outcome;
+
+/* Runs a command line on the directory `store`. */
+static Outcome run_line(const char *store, const char *line)
+{
+    char full[1024];
+    Options options;
+    Outcome outcome = {0};
+    atomic_bool stop = false;
+    size_t size;
+    snprintf(full, sizeof full, "--db %s --format tsv --seed %d %s", store, SEED, line);
+    ck_assert_int_eq(parse(&options, full, outcome.error, sizeof outcome.error), OPTIONS_RUN);
+    FILE *out = open_memstream(&outcome.text, &size);
+    ck_assert_ptr_nonnull(out);
+    outcome.code = bench_run(&options, out, &stop, outcome.error, sizeof outcome.error);
+    fclose(out);
+    options_deinit(&options);
+    return outcome;
+}
+
+typedef struct Row {
+    unsigned long long threads, ops, bytes, found;
+    double seconds, ops_per_s, p50, p99, p999;
+} Row;
+
+/* The row of the n-th result, from 0, which must be of `workload`. */
+static Row row_of(const Outcome *outcome, int n, const char *workload)
+{
+    ck_assert_msg(outcome->code == BENCH_DONE, "exit %d: %s", outcome->code, outcome->error);
+    const char *line = strchr(outcome->text, '\n'); /* past the names of the columns */
+    for (; n > 0 && line != NULL; n--)
+        line = strchr(line + 1, '\n');
+    ck_assert_ptr_nonnull(line);
+    char name[32];
+    Row row;
+    int fields = sscanf(line + 1, "%31s %llu %llu %lf %lf %lf %lf %lf %llu %llu", name,
+                        &row.threads, &row.ops, &row.seconds, &row.ops_per_s, &row.p50, &row.p99,
+                        &row.p999, &row.bytes, &row.found);
+    ck_assert_int_eq(fields, 10);
+    ck_assert_str_eq(name, workload);
+    ck_assert_double_le(row.p50, row.p99);
+    ck_assert_double_le(row.p99, row.p999);
+    return row;
+}
+
+static void outcome_deinit(Outcome *outcome)
+{
+    free(outcome->text);
+}
+
+static char *test_store;
+
+static void make_store(void)
+{
+    test_store = test_directory_create();
+}
+
+static void remove_store(void)
+{
+    test_directory_destroy(test_store);
+}
+
+START_TEST(run_finds_what_db_bench_finds)
+{
+    Outcome o = run_line(test_store, "--num 5k --workloads fillrandom,readrandom,readmissing,"
+                                     "seekrandom,readseq,readreverse");
+    Row row = row_of(&o, 0, "fillrandom");
+    ck_assert_uint_eq(row.ops, 5000);
+    ck_assert_uint_eq(row.bytes, 5000 * 116);
+    row = row_of(&o, 1, "readrandom");
+    ck_assert_uint_eq(row.ops, 5000);
+    ck_assert_double_eq_tol((double)row.found / 5000, 1 - exp(-1), 0.03);
+    ck_assert_uint_eq(row.bytes, row.found * 116);
+    row = row_of(&o, 2, "readmissing");
+    ck_assert_uint_eq(row.found, 0);
+    row = row_of(&o, 3, "seekrandom");
+    ck_assert_double_eq_tol((double)row.found / 5000, 1 - exp(-1), 0.03);
+    row = row_of(&o, 4, "readseq");
+    ck_assert_double_eq_tol((double)row.ops / 5000, 1 - exp(-1), 0.02);
+    ck_assert_uint_eq(row.bytes, row.ops * 116);
+    ck_assert_uint_eq(row_of(&o, 5, "readreverse").ops, row.ops);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_counts_every_thread)
+{
+    Outcome o =
+        run_line(test_store, "--num 1k --threads 4 --workloads fillseq,overwrite,readrandom,"
+                             "readseq,deleterandom,readwhilewriting,readseq");
+    ck_assert_uint_eq(row_of(&o, 0, "fillseq").ops, 4000);
+    ck_assert_uint_eq(row_of(&o, 1, "overwrite").ops, 4000);
+    Row row = row_of(&o, 2, "readrandom");
+    ck_assert_uint_eq(row.threads, 4);
+    ck_assert_uint_eq(row.ops, 4000);
+    ck_assert_uint_eq(row.found, 4000);
+    ck_assert_uint_eq(row_of(&o, 3, "readseq").ops, 4000);
+    ck_assert_uint_eq(row_of(&o, 4, "deleterandom").bytes, 4000 * 16);
+    row = row_of(&o, 5, "readwhilewriting");
+    ck_assert_uint_eq(row.threads, 4); /* the writer beside them is not counted */
+    ck_assert_uint_eq(row.ops, 4000);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_ycsb)
+{
+    Outcome o =
+        run_line(test_store, "--num 1k --reads 2k --threads 2 --warmup 1 --workloads fillseq,"
+                             "ycsba,ycsbb,ycsbc,ycsbd,ycsbe,ycsbf,compact,readseq --batch 7");
+    ck_assert_double_eq_tol((double)row_of(&o, 1, "ycsba").found / 4000, 0.5, 0.05);
+    ck_assert_uint_eq(row_of(&o, 3, "ycsbc").found, 4000);
+    Row row = row_of(&o, 6, "ycsbf");
+    ck_assert_uint_eq(row.found, 4000);
+    ck_assert_double_eq_tol((double)row.bytes / 4000 / 116, 1.5, 0.05);
+    ck_assert_uint_eq(row_of(&o, 7, "compact").ops, 1);
+    row = row_of(&o, 8, "readseq");
+    ck_assert_double_eq_tol((double)row.ops, 2 * (1000 + 2 * 0.05 * 4000), 100);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_batches_and_pipelines)
+{
+    Outcome o =
+        run_line(test_store, "--num 1001 --batch 10 --workloads fillseq,readrandom,readseq");
+    ck_assert_uint_eq(row_of(&o, 0, "fillseq").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").found, 1001);
+    ck_assert_uint_eq(row_of(&o, 2, "readseq").ops, 1001);
+    outcome_deinit(&o);
+    o = run_line(test_store,
+                 "--num 1001 --pipeline 8 --workloads overwrite,readrandom,ycsbd,ycsbf");
+    ck_assert_uint_eq(row_of(&o, 0, "overwrite").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").found, 1001);
+    ck_assert_uint_eq(row_of(&o, 2, "ycsbd").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 3, "ycsbf").found, 1001);
+    outcome_deinit(&o);
+    o = run_line(test_store, "--num 1001 --pipeline 8 --batch 3 --workloads overwrite");
+    ck_assert_uint_eq(row_of(&o, 0, "overwrite").ops, 1001);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_fills_empty_stores_only)
+{
+    Outcome o = run_line(test_store, "--num 1k --workloads fillseq");
+    ck_assert_int_eq(o.code, BENCH_DONE);
+    outcome_deinit(&o);
+    o = run_line(test_store, "--num 1k --workloads fillrandom");
+    ck_assert_int_eq(o.code, BENCH_ERROR);
+    ck_assert_ptr_nonnull(strstr(o.error, "not empty"));
+    outcome_deinit(&o);
+    /* What was there before stays protected after a workload that may write. */
+    o = run_line(test_store, "--num 1k --workloads overwrite,fillrandom");
+    ck_assert_int_eq(o.code, BENCH_ERROR);
+    outcome_deinit(&o);
+    o = run_line(test_store, "--num 1k --workloads fillrandom,readseq --use-existing");
+    ck_assert_uint_eq(row_of(&o, 1, "readseq").ops, 1000);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_starts_over_for_each_fill)
+{
+    Outcome o = run_line(test_store, "--num 2k --workloads fillseq,readseq,fillrandom,readseq,"
+                                     "fillsync,readseq --writes 2k");
+    ck_assert_uint_eq(row_of(&o, 1, "readseq").ops, 2000);
+    double share = (double)row_of(&o, 3, "readseq").ops / 2000;
+    ck_assert_double_eq_tol(share, 1 - exp(-1), 0.04);
+    ck_assert_uint_le(row_of(&o, 5, "readseq").ops, 2); /* a thousandth of the keys */
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_for_a_time)
+{
+    Outcome o =
+        run_line(test_store, "--num 1k --duration 50ms --workloads fillseq,readrandom,readseq");
+    ck_assert_uint_le(row_of(&o, 0, "fillseq").ops, 1000);
+    ck_assert_double_ge(row_of(&o, 1, "readrandom").seconds, 0.05);
+    ck_assert_uint_le(row_of(&o, 2, "readseq").ops, 1000);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_repeats_by_its_seed)
+{
+    Outcome a = run_line(test_store, "--num 2k --workloads fillrandom,readrandom");
+    char *other = test_directory_create();
+    Outcome b = run_line(other, "--num 2k --workloads fillrandom,readrandom");
+    ck_assert_uint_eq(row_of(&a, 1, "readrandom").found, row_of(&b, 1, "readrandom").found);
+    test_directory_destroy(other);
+    outcome_deinit(&a);
+    outcome_deinit(&b);
+}
+END_TEST
+
+START_TEST(run_that_cannot_open)
+{
+    Outcome o = run_line(test_store, "--workloads fillseq --set colour=blue");
+    ck_assert_int_eq(o.code, BENCH_USAGE);
+    ck_assert_ptr_nonnull(strstr(o.error, "colour"));
+    outcome_deinit(&o);
+    o = run_line(test_store, "--workloads readrandom");
+    ck_assert_int_eq(o.code, BENCH_ERROR);
+    outcome_deinit(&o);
+    o = run_line("aidb+unix:/nonexistent/aidb.sock", "--workloads readrandom");
+    ck_assert_int_eq(o.code, BENCH_CONNECTION);
+    outcome_deinit(&o);
+}
+END_TEST
+
+START_TEST(run_that_is_stopped)
+{
+    char line[512], error[256];
+    Options options;
+    atomic_bool stop = true;
+    snprintf(line, sizeof line, "--db %s --workloads fillseq,readrandom --format json", test_store);
+    ck_assert_int_eq(parse(&options, line, error, sizeof error), OPTIONS_RUN);
+    char *text;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    ck_assert_int_eq(bench_run(&options, out, &stop, error, sizeof error), BENCH_STOPPED);
+    fclose(out);
+    ck_assert_ptr_nonnull(strstr(text, "\"results\":[\n]}\n")); /* a whole document all the same */
+    free(text);
+    options_deinit(&options);
+}
+END_TEST
+
 static Suite *make_suite(void)
 {
     Suite *suite = suite_create("aidbbench");
@@ -848,6 +1089,20 @@ static Suite *make_suite(void)
     tcase_add_test(options, options_numbers);
     tcase_add_test(options, options_durations);
     suite_add_tcase(suite, options);
+
+    TCase *run = tcase_create("run");
+    tcase_add_checked_fixture(run, make_store, remove_store);
+    tcase_add_test(run, run_finds_what_db_bench_finds);
+    tcase_add_test(run, run_counts_every_thread);
+    tcase_add_test(run, run_ycsb);
+    tcase_add_test(run, run_batches_and_pipelines);
+    tcase_add_test(run, run_fills_empty_stores_only);
+    tcase_add_test(run, run_starts_over_for_each_fill);
+    tcase_add_test(run, run_for_a_time);
+    tcase_add_test(run, run_repeats_by_its_seed);
+    tcase_add_test(run, run_that_cannot_open);
+    tcase_add_test(run, run_that_is_stopped);
+    suite_add_tcase(suite, run);
     return suite;
 }
 
