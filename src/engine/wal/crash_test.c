@@ -360,8 +360,11 @@ START_TEST(test_power_loss)
             for (int i = 0;; i++) {
                 power_begin(store.wal_directory);
                 fault_set(i < 3 && life > 0 ? FAULT_DEAD : FAULT_NONE, 1 + test_random(&seed) % 40);
-                if (test_store_open(&store) == AIDB_OK)
+                Status status = test_store_open(&store);
+                if (status == AIDB_OK)
                     break;
+                ck_assert_msg(fault.mode == FAULT_DEAD && fault.calls >= fault.at,
+                              "recovery refuses: %s", status_message());
                 fault_set(FAULT_NONE, 0);
                 power_cut(&seed);
                 cuts++;

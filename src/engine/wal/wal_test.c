@@ -4,6 +4,7 @@
 #include "engine/wal/test_store.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -49,6 +50,60 @@ START_TEST(test_options)
     ck_fails(AIDB_CORRUPTION, wal_open(&options, store.shared, &wal));
     ck_assert_ptr_null(wal);
     test_store_remove(&store);
+}
+END_TEST
+
+/* The bytes on disk: a change here is a change of the format version. */
+START_TEST(test_golden)
+{
+    WalOptions options = {
+        .system_id = "0123456789abcde", .segment_size = 65536, .ring_size = 65536};
+    uint8_t block[WAL_SEGMENT_HEADER_SIZE];
+    char hex[2 * 96 + 1];
+    RecordHeader header = {
+        .payload_size = 3,
+        .lsn = 65536,
+        .durable = 65000,
+        .time_us = UINT64_C(1700000000000000),
+        .payload_hash = wal_payload_hash(slice_from_string("abc")),
+    };
+    uint64_t seed = record_seed(options.system_id, 7, UINT64_C(0x1122334455667788));
+    record_encode(block, &header, seed);
+    for (size_t i = 0; i < WAL_RECORD_HEADER_SIZE; i++)
+        snprintf(hex + 2 * i, 3, "%02x", block[i]);
+    ck_assert_str_eq(hex, "415704d2030000000000010000000000e8fd000000000000"
+                          "00401e18240a06007a65313f2d3f67e5");
+    RecordHeader again;
+    ck_assert(record_decode(block, 65536, seed, &again));
+    ck_assert_uint_eq(again.payload_size, 3);
+    ck_assert_uint_eq(again.durable, 65000);
+    ck_assert_uint_eq(again.time_us, header.time_us);
+    ck_assert_uint_eq(again.payload_hash, header.payload_hash);
+    ck_assert(!record_decode(block, 65544, seed, &again));
+    ck_assert(!record_decode(block, 65536, seed + 1, &again));
+    SegmentHeader segment = {
+        .incarnation = 7,
+        .first_lsn = 65536,
+        .durable = 65000,
+        .log_first = 65536,
+        .previous_end = 64000,
+        .kind = SEGMENT_COPIED,
+    };
+    segment_header_encode(block, &options, &segment);
+    for (size_t i = 0; i < 96; i++)
+        snprintf(hex + 2 * i, 3, "%02x", block[i]);
+    ck_assert_str_eq(hex, "414944425753454701000000070000003031323334353637"
+                          "383961626364650000000100000000000000010000000000"
+                          "e8fd000000000000000001000000000000fa000000000000"
+                          "02000000000000003a7c18c2fa39cf700000000000000000");
+    SegmentHeader read;
+    ck_assert_int_eq(segment_header_decode(block, &options, 65536, 7, &read), HEADER_VALID);
+    uint8_t second[WAL_SEGMENT_HEADER_SIZE];
+    segment_header_encode(second, &options, &read);
+    ck_assert_mem_eq(second, block, sizeof block);
+    ck_assert_int_eq(segment_header_decode(block, &options, 65536, 8, &read), HEADER_UNFINISHED);
+    options.system_id[0] ^= 1;
+    ck_assert_int_eq(segment_header_decode(block, &options, 65536, 7, &read), HEADER_DAMAGED);
 }
 END_TEST
 
@@ -346,6 +401,7 @@ static TCase *basic_cases(void)
     TCase *tests = tcase_create("basics");
     tcase_add_test(tests, test_new_log);
     tcase_add_test(tests, test_options);
+    tcase_add_test(tests, test_golden);
     tcase_add_test(tests, test_crash_and_stop);
     tcase_add_test(tests, test_stopped_log_refuses);
     tcase_add_test(tests, test_room);
