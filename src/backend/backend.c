@@ -303,7 +303,7 @@ static ReadResult read_input(Backend *backend)
     compact_input(backend);
     Buffer *input = &backend->input;
     size_t want = input->capacity == 0 ? INPUT_START : 1;
-    if (backend->input_full && input->capacity < INPUT_MAX)
+    if (backend->input_full && input->capacity > 0 && input->capacity < INPUT_MAX)
         want = input->capacity;
     Frame frame;
     if (backend->magic_seen && input->size > 0 &&
