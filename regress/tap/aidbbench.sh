@@ -71,13 +71,13 @@ is "$(field fillseq ops)" 5000 'all operations of a batch count'
 is "$(field fillseq bytes)" 5015000 'sizes of keys and values'
 is "$(field readrandom found)" 5003 'the last batch may be smaller'
 
-exits 0 'every ycsb workload' aidbbench --db ycsb --num 2k --reads 1k --format tsv --warmup 1 \
+exits 0 'every ycsb workload' aidbbench --db ycsb --num 2k --reads 3k --format tsv --warmup 1 \
     --workloads fillseq,ycsba,ycsbb,ycsbc,ycsbd,ycsbe,ycsbf,compact,readseq --seek-nexts 3
 is "$(wc -l <<<"$out")" 10 'a row each'
-is "$(field ycsbc found)" 1000 'ycsbc finds all'
-between "$(field ycsba found)" 400 600 'half of ycsba reads'
-is "$(field ycsbf found)" 1000 'ycsbf always reads'
-between "$(field readseq ops)" 2040 2160 'ycsbd and ycsbe insert 5%'
+is "$(field ycsbc found)" 3000 'ycsbc finds all'
+between "$(field ycsba found)" 1350 1650 'half of ycsba reads'
+is "$(field ycsbf found)" 3000 'ycsbf always reads'
+between "$(field readseq ops)" 2220 2390 'ycsbd and ycsbe insert 5%'
 
 exits 0 '--duration' aidbbench --db ycsb --num 2k --duration 200ms --workloads readrandom,readwhilewriting --format tsv
 between "$(field readrandom seconds)" 0.2 30 'lasts that long'
