@@ -219,8 +219,8 @@ Status db_flush(Session *session)
     for (;;) {
         uint32_t seen = progress_now(shared);
         lock_acquire(&shared->write_lock, session->slot);
-        Memtable *active = atomic_load(&shared->view)->active;
-        Status status = memtable_entries(active) > 0 ? view_switch_memtable(session) : AIDB_OK;
+        Status status =
+            memtable_entries(shared->active) > 0 ? view_switch_memtable(session) : AIDB_OK;
         lock_release(&shared->write_lock, session->slot);
         if (status == AIDB_OK)
             break;

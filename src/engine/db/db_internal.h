@@ -36,6 +36,7 @@ typedef struct DbShared {
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t
         visible; /* every operation below is visible; guard: write lock */
     _Alignas(PORT_CACHE_LINE) Lock write_lock;
+    Memtable *active; /* the view's, for writers, who are in no epoch; guard: write lock */
     _Alignas(PORT_CACHE_LINE) Lock view_lock;
     Lock flush_lock;
     Lock compaction_lock;
@@ -109,6 +110,10 @@ Status view_switch_memtable(Session *session) MUST_CHECK;
 /* Makes an edit durable, current and visible. */
 Status view_install(Session *session, const VersionEdit *edit,
                     uint32_t flushed_memtables) MUST_CHECK;
+
+/* ---- write.c ---- */
+/* Whether the key changed after `since`: looks at memtables only. Inside an epoch, write lock held. */
+bool view_changed_since(const ReadView *view, Slice key, uint64_t since);
 
 /* ---- background.c ---- */
 void progress_notify(DbShared *shared);

@@ -451,6 +451,31 @@ START_TEST(expectations_are_checked_with_the_write)
 }
 END_TEST
 
+/* A write that comes between the reading of an expectation and the check under the lock must be seen,
+ * also when it is in a memtable that was sealed meanwhile and the active one is still empty. */
+START_TEST(expectations_see_a_sealed_memtable)
+{
+    World world;
+    world_create(&world, 1);
+    Batch batch = {0};
+    DbCommit first, commit;
+    ok(batch_put(&batch, slice_from_string("a"), slice_from_string("1")));
+    ok(write_batch(&world, &batch, &first));
+    ok(write_batch(&world, &batch, &commit)); /* the version moves on */
+    lock_acquire(&world.db->shared->write_lock, world.client->slot);
+    ok(view_switch_memtable(world.client)); /* the active memtable is empty now */
+    lock_release(&world.db->shared->write_lock, world.client->slot);
+    epoch_enter(&world.db->shared->epochs, world.client->slot);
+    const ReadView *view = atomic_load(&world.db->shared->view);
+    ck_assert(view_changed_since(view, slice_from_string("a"), first.lsn));
+    ck_assert(!view_changed_since(view, slice_from_string("a"), commit.lsn));
+    ck_assert(!view_changed_since(view, slice_from_string("b"), first.lsn));
+    epoch_leave(world.client->slot);
+    batch_deinit(&batch);
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(large_batches_pass)
 {
     World world;
@@ -605,6 +630,7 @@ int main(void)
     TCase *promises = tcase_create("promises");
     tcase_set_timeout(promises, 0);
     tcase_add_test(promises, expectations_are_checked_with_the_write);
+    tcase_add_test(promises, expectations_see_a_sealed_memtable);
     tcase_add_test(promises, large_batches_pass);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);

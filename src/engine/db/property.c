@@ -80,7 +80,7 @@ static uint64_t count_snapshots(const DbShared *shared, uint64_t *oldest)
     return count;
 }
 
-static Status status_text_of(Session *session, Buffer *text)
+static Status status_text_of(Session *session, uint32_t incarnation, uint32_t term, Buffer *text)
 {
     Db *db = session->db;
     DbShared *shared = session->shared;
@@ -102,8 +102,8 @@ static Status status_text_of(Session *session, Buffer *text)
     RETURN_IF_FAILED(line(text, "visible_lsn", db_visible_lsn(db)));
     RETURN_IF_FAILED(line(text, "durable_lsn", db_durable_lsn(db)));
     RETURN_IF_FAILED(line(text, "flushed_lsn", atomic_load(&shared->versions.flushed_lsn)));
-    RETURN_IF_FAILED(line(text, "incarnation", shared->versions.incarnation));
-    RETURN_IF_FAILED(line(text, "term", shared->versions.term));
+    RETURN_IF_FAILED(line(text, "incarnation", incarnation));
+    RETURN_IF_FAILED(line(text, "term", term));
     RETURN_IF_FAILED(line(text, "recovered_records", shared->recovered_records));
     RETURN_IF_FAILED(line(text, "recovery_us", shared->recovery_us));
     RETURN_IF_FAILED(line(text, "tables", files));
@@ -179,9 +179,14 @@ Status db_property(Session *session, const char *name, Buffer *text)
     bool is_status = strcmp(name, "status") == 0;
     if (!is_status && strcmp(name, "levels") != 0)
         return status_set(AIDB_INVALID, "there is no property \"%s\"", name);
+    VersionSet *set = &session->shared->versions;
+    lock_acquire(&set->manifest_lock, session->slot);
+    uint32_t incarnation = set->incarnation, term = set->term;
+    lock_release(&set->manifest_lock, session->slot);
     uint64_t at;
     RETURN_IF_FAILED(db_read_begin(session, DB_NOW, &at));
-    Status status = is_status ? status_text_of(session, text) : levels_text_of(session, text);
+    Status status = is_status ? status_text_of(session, incarnation, term, text)
+                              : levels_text_of(session, text);
     db_read_end(session);
     return status;
 }

@@ -45,6 +45,7 @@ static Status first_view(Session *session, Version *version)
         arena_free(shared->arena, session->slot, view);
         return status;
     }
+    shared->active = view->active;
     atomic_store(&shared->view, view);
     return AIDB_OK;
 }
@@ -58,26 +59,25 @@ static Status replay_record(Session *session, const WalRecord *record)
     if (status != AIDB_OK)
         return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch",
                           (unsigned long long)record->lsn);
-    ReadView *view = atomic_load(&shared->view);
-    uint64_t need = memtable_need(view->active, op_count, range_count, record->payload.size);
-    if (memtable_entries(view->active) > 0 &&
-        memtable_bytes(view->active) + need > shared->memtable_size) {
+    uint64_t need = memtable_need(shared->active, op_count, range_count, record->payload.size);
+    if (memtable_entries(shared->active) > 0 &&
+        memtable_bytes(shared->active) + need > shared->memtable_size) {
         bool did;
         RETURN_IF_FAILED(view_switch_memtable(session));
         RETURN_IF_FAILED(flush_immutables(session, &did));
-        view = atomic_load(&shared->view);
     }
-    RETURN_IF_FAILED(
-        memtable_secure(view->active, session->slot, op_count, range_count, record->payload.size));
+    RETURN_IF_FAILED(memtable_secure(shared->active, session->slot, op_count, range_count,
+                                     record->payload.size));
     uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
     size_t cursor = 0;
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged)) {
         if (op.type == OP_DELETE_RANGE)
-            memtable_add_range(view->active, op.key, op.value, payload_lsn + op.offset);
+            memtable_add_range(shared->active, op.key, op.value, payload_lsn + op.offset);
         else
-            memtable_add(view->active, (OpType)op.type, op.key, op.value, payload_lsn + op.offset);
+            memtable_add(shared->active, (OpType)op.type, op.key, op.value,
+                         payload_lsn + op.offset);
     }
     atomic_store(&shared->visible, record->end);
     shared->recovered_records++;

@@ -61,8 +61,10 @@ static void change_switch(ReadView *view, void *arg)
 Status view_switch_memtable(Session *session)
 {
     DbShared *shared = session->shared;
-    ReadView *view = atomic_load_explicit(&shared->view, memory_order_relaxed);
-    if (view != NULL && view->immutable_count >= MEMTABLES_MAX - 1)
+    epoch_enter(&shared->epochs, session->slot);
+    bool full = atomic_load(&shared->view)->immutable_count >= MEMTABLES_MAX - 1;
+    epoch_leave(session->slot);
+    if (full)
         return AIDB_BUSY;
     Switch swap = {.sealed_at = atomic_load_explicit(&shared->visible, memory_order_relaxed)};
     ReadView *next = view_alloc(session);
@@ -74,6 +76,7 @@ Status view_switch_memtable(Session *session)
         return status;
     }
     view_replace_with(session, next, change_switch, &swap);
+    shared->active = swap.fresh;
     wake_duty(shared, SLOT_FLUSHER);
     return AIDB_OK;
 }

@@ -19,11 +19,12 @@
 
 #define ROOM_WAIT_MS 100
 
-/* Whether the key changed after `since`: looks at memtables only. Write lock held. */
-static bool changed_since(const ReadView *view, Slice key, uint64_t since)
+bool view_changed_since(const ReadView *view, Slice key, uint64_t since)
 {
     for (uint32_t i = 0; i <= view->immutable_count; i++) {
         const Memtable *memtable = i == 0 ? view->active : view->immutables[i - 1];
+        if (memtable_entries(memtable) == 0)
+            continue; /* just switched to: what is newer than `since` may be in the ones behind it */
         if (memtable_last_lsn(memtable) <= since)
             break;
         Entry entry;
@@ -88,7 +89,7 @@ static bool expectations_hold(Session *session, const DbWrite *write, uint64_t a
     Expectation expectation;
     bool damaged = false;
     while (hold && expectation_next(write->expectations, &cursor, &expectation, &damaged))
-        hold = !changed_since(view, expectation.key, at);
+        hold = !view_changed_since(view, expectation.key, at);
     hold = hold && atomic_load(&shared->versions.flushed_lsn) == flushed;
     epoch_leave(session->slot);
     return hold;
@@ -98,22 +99,19 @@ static bool expectations_hold(Session *session, const DbWrite *write, uint64_t a
 static Status secure_memtable(Session *session, const DbWrite *write)
 {
     DbShared *shared = session->shared;
-    ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
     uint64_t need =
-        memtable_need(view->active, write->op_count, write->range_count, write->ops.size);
-    uint64_t used = memtable_bytes(view->active);
-    if (memtable_entries(view->active) > 0 && used + need > shared->memtable_size) {
+        memtable_need(shared->active, write->op_count, write->range_count, write->ops.size);
+    if (memtable_entries(shared->active) > 0 &&
+        memtable_bytes(shared->active) + need > shared->memtable_size)
         RETURN_IF_FAILED(view_switch_memtable(session));
-        view = atomic_load_explicit(&shared->view, memory_order_acquire);
-    }
-    return memtable_secure(view->active, session->slot, write->op_count, write->range_count,
+    return memtable_secure(shared->active, session->slot, write->op_count, write->range_count,
                            write->ops.size);
 }
 
 /* Adds the operations to the active memtable. Cannot fail. */
 static void insert(Session *session, const DbWrite *write, uint64_t payload_lsn, uint64_t *last)
 {
-    Memtable *active = atomic_load_explicit(&session->shared->view, memory_order_relaxed)->active;
+    Memtable *active = session->shared->active;
     size_t cursor = 0;
     BatchOp op;
     bool damaged = false;

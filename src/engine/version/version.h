@@ -109,7 +109,7 @@ typedef struct VersionSet {
     Version *current; /* replaced under the manifest lock; readers use engine/db's read view */
     _Atomic uint64_t next_number; /* of tables and manifests; taken with version_next_number */
     _Atomic uint64_t flushed_lsn;
-    uint32_t term;
+    _Atomic uint32_t term; /* jobs read it without the lock */
     uint32_t incarnation; /* newest ever taken */
     uint64_t nonce;       /* its random part */
     WalStart starts[WAL_STARTS_MAX];
