@@ -114,12 +114,12 @@ static void set_title(Backend *backend)
 
 void backend_activity(Backend *backend, const char *activity)
 {
-    if (backend->activity == activity)
-        return;
-    backend->activity = activity;
-    memcpy(backend->slot->activity, activity, strlen(activity) + 1);
-    backend->title_stale = true;
-    if (coarse_now() - backend->title_ns >= TITLE_INTERVAL_NS)
+    if (backend->activity != activity) {
+        backend->activity = activity;
+        memcpy(backend->slot->activity, activity, strlen(activity) + 1);
+        backend->title_stale = true;
+    }
+    if (backend->title_stale && coarse_now() - backend->title_ns >= TITLE_INTERVAL_NS)
         set_title(backend);
 }
 

@@ -137,7 +137,10 @@ static void finish_gets(Backend *backend)
         status = db_read_multi_get(backend->session, count, keys, entries);
     }
     size_t done = 0;
-    for (; status == AIDB_OK && done < count && backend->output.size < OUTPUT_HIGH; done++) {
+    /* At least one, so that putting back the others never goes round in a circle. */
+    for (; status == AIDB_OK && done < count &&
+           (done == 0 || backend->output.size - backend->sent < OUTPUT_HIGH);
+         done++) {
         size_t start = backend->output.size;
         Entry missing = {0};
         const Entry *entry = entries[done].lsn != 0 ? &entries[done] : &missing;
