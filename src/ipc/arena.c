@@ -30,8 +30,8 @@ struct Arena {
     uint8_t *base;
     size_t size;
     size_t bumped;
-    size_t used; /* handed out or retired */
-    size_t retired_size;
+    _Atomic size_t used;         /* handed out or retired */
+    _Atomic size_t retired_size; /* both are changed under the lock and read without */
     Block *retired_head;
     Block *retired_tail;
     Block *free[CLASS_COUNT];
