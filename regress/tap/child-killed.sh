@@ -39,9 +39,10 @@ for kind in 'wal writer' flusher compactor backend; do
     is "$(aidbsql -c "GET before-$number")" "$kind" "$kind killed: what was acknowledged is there"
     exits 0 "$kind killed: writes go on" aidbsql -c "PUT after-$number x"
     if [ -n "$holder" ]; then
+        echo 'GET start;' >&"$fd"
         exec {fd}>&-
         wait "$holder"
-        unlike "$?" '^0$' 'the client whose backend died says so'
+        is "$?" 2 'the client whose backend died says so'
     fi
 done
 is "$(aidbsql -c 'COUNT PREFIX before-')" 4 'all of it'

@@ -21,7 +21,7 @@ exits 0 'check-config' aidbctl check-config
 server_start
 exits 0 'status' aidbctl status
 exits 0 'status --json' aidbctl status --json
-like "$out" '"state":[[:space:]]*"running"' 'state'
+like "$out" '"state":[[:space:]]*"(ready|running)"' 'state'
 like "$out" "\"pid\":[[:space:]]*$server_pid" 'pid'
 like "$out" "\"uri\":[[:space:]]*\"aidb" 'uri'
 like "$out" '"version":[[:space:]]*"0\.1\.0' 'version'
@@ -52,6 +52,8 @@ for mode in smart fast immediate; do
     gone "$pid" && pass 'the process is gone' || fail 'the process is still there'
     exits 3 'status says stopped' aidbctl status
     exits 2 'clients are refused' aidbsql "aidb+unix:$PWD/data/aidb.sock" -c 'GET a'
+    exits 0 'the directory can be opened without a server' aidbsql -c 'GET a'
+    is "$out" '1' 'the same data'
     server_start
     exits 0 "read after $mode stop" aidbsql -c 'GET a'
     is "$out" '1' 'the value is there'

@@ -36,9 +36,9 @@ exits 0 'so' aidbsql -c 'EXISTS y'
 exits 1 '--continue' aidbsql --continue -c 'FETCH x; PUT y 1'
 is "$out" OK 'goes on'
 exits 4 'the worst code wins' aidbsql --continue -c 'PUT a 2 IF ABSENT; FETCH x'
-printf 'PUT a 1;\nGET a\n  nonsense, b;\n' >bad.sql
+printf 'PUT a 1;\nGET a;\n  nonsense b;\n' >bad.sql
 exits 1 'error in a file' aidbsql -f bad.sql
-like "$err" 'bad\.sql:3:11' 'names file, line and column'
+like "$err" 'bad\.sql:3:3' 'names file, line and column'
 exits 1 'input that ends inside BEGIN' aidbsql -c 'BEGIN; PUT lost 1'
 is "$(aidbsql -c 'GET lost')" '' 'discards the batch'
 
