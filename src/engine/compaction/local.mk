@@ -4,3 +4,7 @@ noinst_LTLIBRARIES += %D%/libcompaction.la
 	%D%/compaction_internal.h \
 	%D%/job.c \
 	%D%/picker.c
+
+check_PROGRAMS += %D%/compaction_test
+%C%_compaction_test_SOURCES = %D%/compaction_test.c
+%C%_compaction_test_LDADD = $(TEST_LIBS) $(COMPACTION_LIBS) $(TEST_END_LIBS)

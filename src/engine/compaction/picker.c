@@ -420,13 +420,22 @@ static void draft_expand(Draft *draft)
     draft_find_lower(draft);
 }
 
+/* Whether a neighbour may be taken along; *bytes sums up those that were. */
+static bool is_gluable(const Draft *draft, const FileMeta *file, uint64_t *bytes)
+{
+    uint64_t size = file->info.file_size;
+    if (!is_small(draft, file) || claim_of(file) != 0 || size > draft->options->table_size - *bytes)
+        return false;
+    *bytes += size;
+    return true;
+}
+
 /* Takes small neighbours in the output level along, so that many small flushes do not leave many small
  * files behind. */
 static void draft_glue(Draft *draft)
 {
     const Version *version = draft->version;
     FileMeta **files = version->levels[draft->output_level].files;
-    uint64_t limit = draft->options->table_size;
     uint64_t bytes = 0;
     if (draft->level == draft->output_level)
         return;
@@ -435,20 +444,11 @@ static void draft_glue(Draft *draft)
         draft->lower_first = draft->lower_end =
             version_find_file(version, draft->output_level, draft->range.smallest);
     }
-    while (draft->lower_first > 0) {
-        FileMeta *file = files[draft->lower_first - 1];
-        bytes += file->info.file_size;
-        if (!is_small(draft, file) || claim_of(file) != 0 || bytes > limit)
-            break;
+    while (draft->lower_first > 0 && is_gluable(draft, files[draft->lower_first - 1], &bytes))
         draft->lower_first--;
-    }
-    while (draft->lower_end < version->levels[draft->output_level].count) {
-        FileMeta *file = files[draft->lower_end];
-        bytes += file->info.file_size;
-        if (!is_small(draft, file) || claim_of(file) != 0 || bytes > limit)
-            break;
+    while (draft->lower_end < version->levels[draft->output_level].count &&
+           is_gluable(draft, files[draft->lower_end], &bytes))
         draft->lower_end++;
-    }
     for (uint32_t i = 0; i < lower_count(draft); i++) {
         Range file = range_of_file(lower_files(draft)[i]);
         range_extend(&draft->range, &file);

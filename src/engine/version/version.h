@@ -29,7 +29,7 @@ typedef struct FileMeta {
     Slice largest;          /* no key of the table is above */
     bool largest_exclusive; /* `largest` itself is not in the table: where a range tombstone ends */
     bool unbounded;         /* a range tombstone without upper bound: `largest` is +infinity */
-    bool garbage;           /* holds tombstones, or versions that only a snapshot needed */
+    bool garbage; /* tombstones, or versions that only a snapshot needed: droppable later */
     uint8_t level;
     uint32_t references; /* versions that hold it; guard: manifest lock */
     _Atomic uint32_t
