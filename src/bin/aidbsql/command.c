@@ -322,6 +322,7 @@ static Outcome run_connect(Command *command)
     char *target = word_at(command, 1);
     bool had = session->db != NULL;
     session_close(session);
+    session->server_only = false;
     if (target != NULL)
         session_set_target(session, target);
     aidb_status status = session_open(session);

@@ -24,17 +24,29 @@ typedef struct Conversation {
     Buffer typed;
 } Conversation;
 
-/* What stands in front of '=> ': the address without its scheme. */
-static const char *short_address(const Session *session)
+/* What stands in front of '=> ': HOST:PORT, or the last name of the data directory, which is where a
+ * unix socket lies too. To be freed. */
+static char *short_address(const Session *session)
 {
+    static const char tcp[] = "aidb://", unix_socket[] = "aidb+unix:";
     const char *address = session->address;
     if (address == NULL)
-        return "(not connected)";
-    if (strncmp(address, "aidb://", 7) == 0)
-        return address + 7;
-    if (strncmp(address, "aidb+unix:", 10) == 0)
-        return address + 10;
-    return address;
+        return mem_copy_string("(not connected)");
+    if (strncmp(address, tcp, sizeof tcp - 1) == 0)
+        return mem_copy_string(address + sizeof tcp - 1);
+    char *path = mem_copy_string(session->target_is_directory ? session->target : address);
+    if (strncmp(path, unix_socket, sizeof unix_socket - 1) == 0) {
+        char *slash = strrchr(path, '/');
+        if (slash != NULL)
+            *slash = '\0';
+    }
+    char *real = session->target_is_directory ? realpath(path, NULL) : NULL;
+    const char *whole = real != NULL ? real : path;
+    const char *last = strrchr(whole, '/');
+    char *name = mem_copy_string(last != NULL && last[1] != '\0' ? last + 1 : whole);
+    free(real);
+    free(path);
+    return name;
 }
 
 /* NAME=> with marks for what is open: `*` a batch, `!` a batch that failed, `@` a snapshot. Within
@@ -48,11 +60,14 @@ static char *make_prompt(const Conversation *conversation)
         state = "'";
     else if (script_is_pending(script))
         state = "-";
-    return mem_format("%s%s%s%s> ", short_address(session), state,
-                      session->batch == NULL  ? ""
-                      : session->batch_failed ? "!"
-                                              : "*",
-                      session->snapshot != NULL ? "@" : "");
+    char *address = short_address(session);
+    char *prompt = mem_format("%s%s%s%s> ", address, state,
+                              session->batch == NULL  ? ""
+                              : session->batch_failed ? "!"
+                                                      : "*",
+                              session->snapshot != NULL ? "@" : "");
+    free(address);
+    return prompt;
 }
 
 static bool complete(void *arg, const char *before, const char *word,
@@ -72,6 +87,8 @@ static void reconnect(Session *session)
 {
     bool had_batch = session->batch != NULL;
     bool had_snapshot = session->snapshot != NULL;
+    /* Somebody who talked to a server does not want to keep the next one from starting. */
+    session->server_only |= !session->embedded;
     fputs("The connection is lost; trying to connect again (Ctrl-C stops)...\n", stderr);
     session_close(session); /* may well fail, there is nobody to say goodbye to */
     const struct timespec pause = {.tv_nsec = 250 * 1000 * 1000};

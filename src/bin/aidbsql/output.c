@@ -420,6 +420,7 @@ void output_end(Output *output)
         output_close_pager(output->page);
         output->page = NULL;
     }
+    output->page_left = false;
 }
 
 void output_value(Output *output, Slice value)

@@ -87,8 +87,10 @@ static aidb_status open_directory(Session *session)
         read_pid_file(session->target, &pid_file);
         if (pid_file.uri[0] != '\0') {
             aidb_status status = open_name(session, pid_file.uri, false);
-            if (status != AIDB_CONNECTION && status != AIDB_BUSY)
+            if ((status != AIDB_CONNECTION && status != AIDB_BUSY) || session->server_only)
                 return status;
+        } else if (session->server_only) {
+            return status_set(AIDB_CONNECTION, "no server runs on %s", session->target);
         }
         aidb_status status = open_name(session, session->target, true);
         if (status != AIDB_LOCKED)

@@ -48,10 +48,11 @@ typedef struct Variable {
 typedef struct Session {
     char *target;
     bool target_is_directory;
-    aidb *db;      /* null while there is no connection */
-    char *address; /* what db is open on */
-    bool embedded; /* db is a directory in this process */
-    bool lost;     /* the connection broke: db is of no further use */
+    aidb *db;         /* null while there is no connection */
+    char *address;    /* what db is open on */
+    bool embedded;    /* db is a directory in this process */
+    bool lost;        /* the connection broke: db is of no further use */
+    bool server_only; /* a directory is used through its server, never opened in this process */
 
     aidb_snapshot *snapshot;
     Overlay *batch; /* null outside of BEGIN ... COMMIT */
