@@ -130,7 +130,7 @@ static Status told_to_end(const Backend *backend)
 {
     if (atomic_load(&backend->shared->state) == SERVER_STOPPING)
         return status_set(AIDB_CONNECTION, "the server is shutting down");
-    return status_set(AIDB_CANCELED, "the connection was ended by an administrator");
+    return status_set(AIDB_CONNECTION, "the connection was ended by an administrator");
 }
 
 void backend_fatal(Backend *backend, Status status)
