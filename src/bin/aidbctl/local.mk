@@ -7,3 +7,5 @@ bin_PROGRAMS += %D%/aidbctl
 	%D%/live.c \
 	%D%/main.c
 %C%_aidbctl_LDADD = $(AIDB_LIBS)
+
+dist_man_MANS += doc/man/aidbctl.1
