@@ -165,10 +165,10 @@ summarise() {
                     line = line sprintf("  %9s", mine == "" || other + 0 == 0 ? "-" : sprintf("%.2f", mine / other))
                 }
                 print line
-                if (found[rows[r], engine[1]] != "-" && found[rows[r], engine[1]] != "") {
+                if (found[rows[r], engine[1]] ~ /[0-9]/) {
                     for (e = 2; e <= count; e++) {
                         d = found[rows[r], engine[1]] - found[rows[r], engine[e]]
-                        if (found[rows[r], engine[e]] != "" && (d > 0.02 || d < -0.02))
+                        if (found[rows[r], engine[e]] ~ /[0-9]/ && (d > 0.02 || d < -0.02))
                             print "    found differs: " found[rows[r], engine[1]] " and " found[rows[r], engine[e]]
                     }
                 }
