@@ -256,10 +256,11 @@ typedef struct aidb_request {
 
 /* Sends a request without waiting for its answer; key and batch may be reused on return. Answers
  * come in the order of the requests. A server waits for durability once for all requests that
- * arrive together. */
+ * arrive together, so requests may be held back to go out together: aidb_wait sends them all. */
 aidb_status aidb_submit(aidb *db, const aidb_request *request);
 
-/* Waits until at most `pending` submitted requests are unanswered. */
+/* Waits until at most `pending` submitted requests are unanswered. All of them are on their way when
+ * it returns. */
 aidb_status aidb_wait(aidb *db, size_t pending);
 
 /* Interrupts a call that another thread has running on this handle; it then returns AIDB_CANCELED.

@@ -436,7 +436,14 @@ static Status remote_wait(void *state, size_t pending)
 {
     Remote *remote = remote_begin(state);
     Message reply;
-    return remote_end(remote, await(remote, 0, pending, &reply));
+    /* Even when there is nothing to wait for: a program with several connections sends on all of them
+     * before it waits for the first. */
+    Status status = client_flush(remote->client);
+    if (status == AIDB_OK)
+        status = await(remote, 0, pending, &reply);
+    else
+        abandon_pending(remote, status);
+    return remote_end(remote, status);
 }
 
 /* ---- administration -------------------------------------------------------------------------- */
