@@ -408,6 +408,42 @@ START_TEST(test_misplaced_segments)
 }
 END_TEST
 
+/* Bytes below `from` are not read, but a log that does not reach `from` is not this database's. */
+START_TEST(test_log_shorter_than_tables)
+{
+    Killed killed;
+    make_killed(&killed);
+    TestStore *store = &killed.store;
+    uint64_t end;
+    char path[600];
+    uint64_t from = store->manifest->from = killed.ends[79];
+    ck_assert_uint_eq(from, killed.end);
+    ck_assert_uint_ne(from % SEGMENT, 0);
+    ck_ok(test_examine(store, 0, &end));
+    ck_assert_uint_eq(end, from);
+    segment_file(&killed, from, path);
+    ck_assert_int_eq(truncate(path, (off_t)segment_offset(&store->options, from)), 0);
+    ck_ok(test_examine(store, 0, &end));
+    ck_assert_int_eq(truncate(path, (off_t)segment_offset(&store->options, from) - 1), 0);
+    ck_fails(AIDB_CORRUPTION, test_examine(store, 0, &end));
+    ck_assert_int_eq(unlink(path), 0);
+    ck_fails(AIDB_CORRUPTION, test_examine(store, 0, &end));
+    /* A log that was stopped before. */
+    TestStore stopped;
+    test_store_make(&stopped, SEGMENT, RING);
+    ck_ok(test_store_open(&stopped));
+    test_append_many(&stopped, 3);
+    uint64_t last = wal_copied(stopped.wal);
+    test_store_stop(&stopped);
+    stopped.manifest->from = last + 8;
+    ck_fails(AIDB_CORRUPTION, test_store_open(&stopped));
+    stopped.manifest->from = last;
+    ck_ok(test_store_open(&stopped));
+    test_store_remove(&stopped);
+    test_store_remove(store);
+}
+END_TEST
+
 /* Two lives of one directory: same incarnation number, same LSNs, other nonce. */
 START_TEST(test_other_nonce)
 {
@@ -622,6 +658,7 @@ TCase *damage_cases(void)
     tcase_add_test(tests, test_ring_flips);
     tcase_add_test(tests, test_ring_missing_or_old);
     tcase_add_test(tests, test_misplaced_segments);
+    tcase_add_test(tests, test_log_shorter_than_tables);
     tcase_add_test(tests, test_other_nonce);
     tcase_add_test(tests, test_crafted_value);
     tcase_add_test(tests, test_older_segment);
