@@ -26,7 +26,7 @@ const CommandHelp command_help[] = {
      "writes keys and values to a file"},
     {"echo", "\\echo WORD...", "prints words"},
     {"i", "\\i FILE", "runs the statements of a file"},
-    {"o", "\\o [FILE | '|COMMAND']", "sends results to a file or command, or back here"},
+    {"o", "\\o [FILE | |COMMAND]", "sends results to a file or command, or back here"},
     {"pset", "\\pset [NAME [VALUE]]",
      "output: format, expanded, header, footer, pager, terminator"},
     {"r", "\\r", "forgets the statement typed so far"},
@@ -397,16 +397,31 @@ static Outcome run_include(Command *command)
     return outcome;
 }
 
+static Outcome redirect(Session *session, const char *name, size_t offset, size_t length,
+                        Diagnostic *diagnostic)
+{
+    if (output_redirect(&session->output, name))
+        return OUTCOME_OK;
+    diagnostic_set(diagnostic, offset, length, "could not open %s: %s", name, strerror(errno));
+    return OUTCOME_ERROR;
+}
+
 static Outcome run_output(Command *command)
 {
     char *name = word_at(command, 1);
-    Outcome outcome = OUTCOME_OK;
-    if (!output_redirect(&command->session->output, name)) {
-        const Token *token = &command->args->items[1];
-        diagnostic_set(command->diagnostic, token->offset, token->length, "could not open %s: %s",
-                       name, strerror(errno));
-        outcome = OUTCOME_ERROR;
-    }
+    const Token *token = &command->args->items[name != NULL ? 1 : 0];
+    Outcome outcome =
+        redirect(command->session, name, token->offset, token->length, command->diagnostic);
+    free(name);
+    return outcome;
+}
+
+/* A command of the shell has quoting rules of its own: it is the rest of the line as it stands. */
+static Outcome run_output_command(Session *session, Slice line, size_t offset,
+                                  Diagnostic *diagnostic)
+{
+    char *name = mem_copy_bytes(slice_make(line.data + offset, line.size - offset));
+    Outcome outcome = redirect(session, name, offset, line.size - offset, diagnostic);
     free(name);
     return outcome;
 }
@@ -524,6 +539,11 @@ Outcome command_run(Script *script, Slice line, Diagnostic *diagnostic)
         return OUTCOME_ERROR;
     }
     Session *session = script->session;
+    size_t rest = name.size + 1;
+    while (rest < line.size && (line.data[rest] == ' ' || line.data[rest] == '\t'))
+        rest++;
+    if (commands[index].run == run_output && rest < line.size && line.data[rest] == '|')
+        return run_output_command(session, line, rest, diagnostic);
     LexerData data = {.parameters = session->parameters,
                       .parameter_count = session->parameter_count,
                       .variable = find_variable,
