@@ -141,7 +141,8 @@ typedef struct aidb_commit {
  * name     a directory, "aidb://HOST:PORT" or "aidb+unix:SOCKET-PATH".
  * options  NULL, or an array that ends with a NULL name. For a directory: "create" ("true" makes
  *          the database when there is none; default "false") and every engine setting that
- *          `aidb --describe-config` lists; settings in the directory's aidb.yaml come first and
+ *          `aidb --describe-config` lists; settings in the directory's aidb.yaml come first, unless
+ *          "read_config" is "false" (a tool that must work with a damaged file), and
  *          options override them. For a server: "connect_timeout" ("10s"), "application"
  *          (shown in SHOW BACKENDS).
  *

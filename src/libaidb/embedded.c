@@ -517,29 +517,41 @@ static Status lock_directory(Embedded *store)
     return pidfile_write(&store->lock, &info);
 }
 
+/* An option that is "true" or "false". */
+static Status parse_switch(const aidb_option *option, bool *value)
+{
+    *value = strcmp(option->value, "true") == 0;
+    if (!*value && strcmp(option->value, "false") != 0)
+        return status_set(AIDB_INVALID, "option \"%s\" is true or false, not \"%s\"", option->name,
+                          option->value);
+    return AIDB_OK;
+}
+
 static Status read_options(Embedded *store, const aidb_option *options, bool *create)
 {
+    bool read_config = true;
     *create = false;
+    for (const aidb_option *o = options; o != NULL && o->name != NULL; o++) {
+        if (o->value == NULL)
+            return status_set(AIDB_INVALID, "option \"%s\" has no value", o->name);
+        if (strcmp(o->name, "create") == 0)
+            RETURN_IF_FAILED(parse_switch(o, create));
+        else if (strcmp(o->name, "read_config") == 0)
+            RETURN_IF_FAILED(parse_switch(o, &read_config));
+    }
     char *path = path_join(store->directory, CONFIG_FILE_NAME);
     if (path == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
     Status status = AIDB_OK;
-    if (file_exists(path))
+    if (read_config && file_exists(path))
         status = config_load(path, &store->config);
     else
         config_init(&store->config);
     free(path);
     RETURN_IF_FAILED(status);
     for (; options != NULL && options->name != NULL; options++) {
-        if (options->value == NULL)
-            return status_set(AIDB_INVALID, "option \"%s\" has no value", options->name);
-        if (strcmp(options->name, "create") == 0) {
-            if (strcmp(options->value, "true") != 0 && strcmp(options->value, "false") != 0)
-                return status_set(AIDB_INVALID, "option \"create\" is true or false, not \"%s\"",
-                                  options->value);
-            *create = strcmp(options->value, "true") == 0;
+        if (strcmp(options->name, "create") == 0 || strcmp(options->name, "read_config") == 0)
             continue;
-        }
         const Setting *setting = setting_find(options->name);
         if (setting != NULL && setting->group != GROUP_ENGINE)
             return status_set(AIDB_INVALID,
