@@ -67,17 +67,35 @@ static void read_pid_file(const char *directory, PidFile *pid_file)
     fclose(file);
 }
 
-static aidb_status open_name(Session *session, const char *name, bool embedded)
+static const aidb_option server_options[] = {{"application", "aidbsql"}, {NULL, NULL}};
+
+static aidb_status open_name(Session *session, const char *name, const aidb_option *options)
 {
-    const aidb_option server_options[] = {{"application", "aidbsql"}, {NULL, NULL}};
-    aidb_status status = aidb_open(name, embedded ? NULL : server_options, &session->db);
+    aidb_status status = aidb_open(name, options, &session->db);
     if (status != AIDB_OK)
         return status;
     free(session->address);
     session->address = mem_copy_string(name);
-    session->embedded = embedded;
+    session->embedded = options != server_options;
     session->lost = false;
     return AIDB_OK;
+}
+
+/* Opens the directory in this process. A mistake in its aidb.yaml is no reason to keep its owner from
+ * the data: it is pointed out, and the settings are left at their defaults. */
+static aidb_status open_embedded(Session *session)
+{
+    static const aidb_option no_file[] = {{"read_config", "false"}, {NULL, NULL}};
+    aidb_status status = open_name(session, session->target, NULL);
+    if (status != AIDB_INVALID)
+        return status;
+    Diagnostic reason;
+    session_explain(&reason, status, 0, 0);
+    status = open_name(session, session->target, no_file);
+    if (status == AIDB_OK)
+        fprintf(stderr, "aidbsql: warning: %s; all settings are at their defaults\n",
+                reason.message);
+    return status;
 }
 
 static aidb_status open_directory(Session *session)
@@ -86,13 +104,13 @@ static aidb_status open_directory(Session *session)
         PidFile pid_file;
         read_pid_file(session->target, &pid_file);
         if (pid_file.uri[0] != '\0') {
-            aidb_status status = open_name(session, pid_file.uri, false);
+            aidb_status status = open_name(session, pid_file.uri, server_options);
             if ((status != AIDB_CONNECTION && status != AIDB_BUSY) || session->server_only)
                 return status;
         } else if (session->server_only) {
             return status_set(AIDB_CONNECTION, "no server runs on %s", session->target);
         }
-        aidb_status status = open_name(session, session->target, true);
+        aidb_status status = open_embedded(session);
         if (status != AIDB_LOCKED)
             return status;
         /* Somebody has it: a server that does not listen yet, or another program. */
@@ -107,8 +125,14 @@ static aidb_status open_directory(Session *session)
 
 aidb_status session_open(Session *session)
 {
-    aidb_status status = session->target_is_directory ? open_directory(session)
-                                                      : open_name(session, session->target, false);
+    if (!session->target_is_directory && strncmp(session->target, "aidb://", 7) != 0 &&
+        strncmp(session->target, "aidb+unix:", 10) != 0)
+        return status_set(AIDB_INVALID,
+                          "%s is neither aidb://HOST:PORT nor aidb+unix:SOCKET nor a directory",
+                          session->target);
+    aidb_status status = session->target_is_directory
+                             ? open_directory(session)
+                             : open_name(session, session->target, server_options);
     if (status == AIDB_OK)
         interrupt_watch(session->db);
     return status;
