@@ -748,18 +748,20 @@ static void write_op(Store *store, Memtable *memtable, const Op *op)
     }
 }
 
-static void random_op(Store *store, Model *model, uint64_t *seed, uint64_t range_weight)
+/* On keys [first, first + width) of the model. */
+static void random_op(Store *store, Model *model, uint64_t *seed, uint64_t range_weight,
+                      uint64_t first, uint64_t width)
 {
     Op *op = model_add(model);
     store->lsn += 1 + test_random_below(seed, 5);
     op->lsn = store->lsn;
     uint64_t kind = test_random_below(seed, 100);
-    const Buffer *key = &model->keys[test_random_below(seed, model->key_count)];
+    const Buffer *key = &model->keys[first + test_random_below(seed, width)];
     if (kind < range_weight) {
         /* Mostly narrow; now and then half of everything, or without a bound. */
-        uint64_t start = test_random_below(seed, model->key_count);
-        uint64_t width = test_random_below(seed, 10) == 0 ? model->key_count : 12;
-        uint64_t end = start + 1 + test_random_below(seed, width);
+        uint64_t start = first + test_random_below(seed, width);
+        uint64_t most = test_random_below(seed, 20) == 0 ? model->key_count : 12;
+        uint64_t end = start + 1 + test_random_below(seed, most);
         Slice from = buffer_slice(&model->keys[start]);
         Slice to = end < model->key_count ? buffer_slice(&model->keys[end]) : (Slice){0};
         if (to.size > 0 && slice_compare(from, to) > 0) {
@@ -767,7 +769,7 @@ static void random_op(Store *store, Model *model, uint64_t *seed, uint64_t range
             from = to;
             to = swap;
         }
-        if (test_random_below(seed, 20) == 0)
+        if (test_random_below(seed, 50) == 0)
             from = (Slice){0};
         op->type = OP_DELETE_RANGE;
         ck_assert_int_eq(buffer_append(&op->key, from.data, from.size), AIDB_OK);
@@ -886,11 +888,21 @@ static void run_history(uint64_t *seed)
         random_snapshots(&store, seed);
         switch (test_random_below(seed, 4)) {
         case 0:
-        case 1:
+        case 1: {
+            /* Most flushes touch a part of the keys only, so that jobs meet in gaps. */
+            uint64_t first = 0;
+            uint64_t width = model.key_count;
+            if (test_random_below(seed, 4) > 0) {
+                first = test_random_below(seed, model.key_count);
+                width = 1 + test_random_below(seed, model.key_count / 8);
+                if (width > model.key_count - first)
+                    width = model.key_count - first;
+            }
             for (uint64_t i = 1 + test_random_below(seed, 120); i > 0; i--)
-                random_op(&store, &model, seed, range_weight);
+                random_op(&store, &model, seed, range_weight, first, width);
             flush(&store, &model, seed);
             break;
+        }
         case 2:
             if (pick_count < OPEN_PICKS_MAX && try_pick(&store, seed, &picks[pick_count]))
                 pick_count++;
@@ -946,7 +958,7 @@ START_TEST(test_settles)
     model_make_keys(&model, &seed, 400);
     for (int round = 0; round < 40; round++) {
         for (int i = 0; i < 100; i++)
-            random_op(&store, &model, &seed, 1);
+            random_op(&store, &model, &seed, 1, 0, model.key_count);
         flush(&store, &model, &seed);
         store.options.oldest_snapshot = store.lsn;
         for (int step = 0;; step++) {
