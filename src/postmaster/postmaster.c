@@ -472,7 +472,7 @@ static void reload(Postmaster *postmaster)
     if (report.changed == 0)
         server_log(LOG_LEVEL_INFO, "reload: no setting has changed");
     else
-        server_log(LOG_LEVEL_INFO, "reload: %u settings have changed, %u of them need a restart",
+        server_log(LOG_LEVEL_INFO, "reload: settings changed: %u, of which need a restart: %u",
                    report.changed, report.restart);
 }
 
