@@ -20,8 +20,7 @@ typedef struct ErrorRecord {
 static _Thread_local ErrorRecord record;
 
 /* The arguments may point into the record itself: a message is often made from the one before. */
-__attribute__((format(printf, 1, 0))) static void set_message(const char *format,
-                                                              va_list arguments)
+__attribute__((format(printf, 1, 0))) static void set_message(const char *format, va_list arguments)
 {
     char message[sizeof record.message];
     vsnprintf(message, sizeof message, format, arguments);
