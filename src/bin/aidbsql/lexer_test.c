@@ -211,7 +211,7 @@ START_TEST(any_bytes)
     static const char alphabet[] = "ax$1:'\\;,-\n \t\"0f\x01\xff";
     unsigned seed = 20240607;
     for (int round = 0; round < 20000; round++) {
-        char text[24];
+        char text[24] = "";
         size_t size = 0;
         seed = seed * 1103515245u + 12345u;
         size_t length = (seed >> 16) % sizeof text;

@@ -173,7 +173,7 @@ START_TEST(any_bytes)
     static const char alphabet[] = "a,\"\n\r\t\\x0{}:u8dkeyvlb64_\xff";
     unsigned seed = 4242;
     for (int round = 0; round < 30000; round++) {
-        char text[40];
+        char text[40] = "";
         size_t size = 0;
         seed = seed * 1103515245u + 12345u;
         size_t length = (seed >> 16) % sizeof text;
