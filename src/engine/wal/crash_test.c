@@ -405,6 +405,7 @@ END_TEST
 TCase *crash_cases(void)
 {
     TCase *tests = tcase_create("crashes");
+    tcase_set_timeout(tests, 300); /* only against hanging */
     tcase_add_test(tests, test_killed_processes);
     tcase_add_test(tests, test_killed_recovery);
     tcase_add_test(tests, test_killed_recovery_after_stop);

@@ -652,6 +652,7 @@ END_TEST
 TCase *damage_cases(void)
 {
     TCase *tests = tcase_create("damage");
+    tcase_set_timeout(tests, 300); /* only against hanging */
     tcase_add_test(tests, test_truncation);
     tcase_add_test(tests, test_horizon_of_records);
     tcase_add_test(tests, test_flips);

@@ -319,6 +319,7 @@ END_TEST
 TCase *fault_cases(void)
 {
     TCase *tests = tcase_create("faults");
+    tcase_set_timeout(tests, 300); /* only against hanging */
     tcase_add_test(tests, test_each_call_fails);
     tcase_add_test(tests, test_recovery_fails);
     tcase_add_test(tests, test_failed_sync_is_final);

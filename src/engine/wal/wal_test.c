@@ -399,6 +399,7 @@ END_TEST
 static TCase *basic_cases(void)
 {
     TCase *tests = tcase_create("basics");
+    tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_new_log);
     tcase_add_test(tests, test_options);
     tcase_add_test(tests, test_golden);
