@@ -310,6 +310,9 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
         atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_acquire);
     while (at != NONE) {
         Frame *frame = frame_at(cache, at);
+        /* The block's first lines come from memory while the head does. */
+        __builtin_prefetch(frame_data(frame));
+        __builtin_prefetch(frame_data(frame) + 64);
         if (frame->offset == offset && frame->table == table) {
             uint8_t frequency = atomic_load_explicit(&frame->frequency, memory_order_relaxed);
             if (frequency < frame->frequency_max) /* a lost raise among several does not matter */

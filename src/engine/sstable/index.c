@@ -3,15 +3,15 @@
  *
  *   payload: count u32 | size of the shared prefix u32 | base offset u64
  *            | for each entry: the next 8 bytes of its separator as a number (u64)
+ *            | for each entry: offset - base (u32), size << 1 | raw (u32)
  *            | for each entry: where its tail begins in the payload (u32)
  *            | shared prefix | tails
- *   tail:    rest size << 1 | has LSN (varint) | bytes of the rest from the 9th on
- *            | LSN (varint, when it has one) | offset - base (varint) | size << 1 | raw (varint)
+ *   tail:    rest size << 1 | has LSN (varint) | bytes of the rest from the 9th on | LSN (varint)
  *
  * The prefix that all separators of the block have in common is stripped, and the 8 bytes that
  * follow it (zeroes where the key ends) stand in one dense array of numbers that compare as the bytes
  * do. A search therefore touches a few cache lines of that array and decodes a tail only among
- * entries whose 8 bytes tie, and for the one answer.
+ * entries whose 8 bytes tie; where the block is stands in an array as well.
  *
  * Entry i leads to block i, and its separator lies at or after the last entry of block i and before
  * the first of block i + 1. Where both have the same user key, the separator carries the LSN of the
@@ -21,7 +21,8 @@
 
 #include "engine/sstable/sstable_internal.h"
 
-#define INDEX_HEAD 16u
+#define INDEX_HEAD  16u
+#define INDEX_FIXED 20u /* of an entry, in the arrays */
 
 /* ---- building -------------------------------------------------------------------------------- */
 
@@ -62,7 +63,7 @@ size_t index_builder_entry_size(const IndexBuilder *builder, uint32_t i)
     uint64_t lsn;
     BlockHandle handle;
     index_builder_entry(builder, i, &key, &lsn, &handle);
-    return 12 + 10 + key.size + (lsn != 0 ? 6 : 0);
+    return 20 + 2 + key.size + (lsn != 0 ? 6 : 0);
 }
 
 /* The first 8 bytes of `rest`, zeroes behind its end, as a number that orders as the bytes do. */
@@ -103,8 +104,8 @@ Status index_builder_block(const IndexBuilder *builder, uint32_t from, uint32_t 
     RETURN_IF_FAILED(buffer_append_fixed32(payload, count));
     RETURN_IF_FAILED(buffer_append_fixed32(payload, (uint32_t)shared));
     RETURN_IF_FAILED(buffer_append_fixed64(payload, base));
-    RETURN_IF_FAILED(buffer_reserve(payload, (size_t)count * 12 + shared));
-    payload->size += (size_t)count * 12;
+    RETURN_IF_FAILED(buffer_reserve(payload, (size_t)count * INDEX_FIXED + shared));
+    payload->size += (size_t)count * INDEX_FIXED;
     if (shared > 0)
         RETURN_IF_FAILED(buffer_append(payload, first.data, shared));
     for (uint32_t i = from; i < to; i++) {
@@ -112,19 +113,22 @@ Status index_builder_block(const IndexBuilder *builder, uint32_t from, uint32_t 
         index_builder_entry(builder, i, &key, &lsn, &handle);
         const uint8_t *rest = key.data + shared;
         size_t rest_size = key.size - shared;
-        uint8_t *heads = payload->data + start + INDEX_HEAD;
-        put_fixed64(heads + (size_t)(i - from) * 8, prefix_number(rest, rest_size));
-        if (payload->size - start > BLOCK_RAW_MAX - 2 * AIDB_KEY_MAX)
+        size_t at = i - from;
+        uint8_t *prefixes = payload->data + start + INDEX_HEAD;
+        uint8_t *handles = prefixes + (size_t)count * 8;
+        uint8_t *tails = handles + (size_t)count * 8;
+        if (payload->size - start > BLOCK_RAW_MAX - 2 * AIDB_KEY_MAX ||
+            handle.offset - base > UINT32_MAX)
             return status_set(AIDB_LIMIT, "the index of a table is too large");
-        put_fixed32(heads + (size_t)count * 8 + (size_t)(i - from) * 4,
-                    (uint32_t)(payload->size - start));
+        put_fixed64(prefixes + at * 8, prefix_number(rest, rest_size));
+        put_fixed32(handles + at * 8, (uint32_t)(handle.offset - base));
+        put_fixed32(handles + at * 8 + 4, handle.size << 1 | handle.raw);
+        put_fixed32(tails + at * 4, (uint32_t)(payload->size - start));
         RETURN_IF_FAILED(buffer_append_varint(payload, rest_size << 1 | (lsn != 0)));
         if (rest_size > 8)
             RETURN_IF_FAILED(buffer_append(payload, rest + 8, rest_size - 8));
         if (lsn != 0)
             RETURN_IF_FAILED(buffer_append_varint(payload, lsn));
-        RETURN_IF_FAILED(buffer_append_varint(payload, handle.offset - base));
-        RETURN_IF_FAILED(buffer_append_varint(payload, (uint64_t)handle.size << 1 | handle.raw));
     }
     return AIDB_OK;
 }
@@ -162,14 +166,15 @@ bool index_view_init(IndexView *view, Slice payload)
         return false;
     uint32_t count = get_fixed32(payload.data);
     uint32_t shared = get_fixed32(payload.data + 4);
-    if (count > (payload.size - INDEX_HEAD) / 12)
+    if (count > (payload.size - INDEX_HEAD) / INDEX_FIXED)
         return false;
-    size_t heads = INDEX_HEAD + (size_t)count * 12;
+    size_t heads = INDEX_HEAD + (size_t)count * INDEX_FIXED;
     if (shared > AIDB_KEY_MAX || shared > payload.size - heads)
         return false;
     view->base = get_fixed64(payload.data + 8);
     view->prefixes = payload.data + INDEX_HEAD;
-    view->tails = view->prefixes + (size_t)count * 8;
+    view->handles = view->prefixes + (size_t)count * 8;
+    view->tails = view->handles + (size_t)count * 8;
     view->shared = slice_make(payload.data + heads, shared);
     view->count = count;
     return true;
@@ -184,7 +189,6 @@ typedef struct Tail {
     size_t rest_size;
     const uint8_t *beyond; /* bytes of the rest behind the first 8 */
     uint64_t lsn;          /* 0: behind all versions */
-    const uint8_t *handle;
 } Tail;
 
 static bool tail_decode(const IndexView *view, uint32_t i, Tail *tail)
@@ -207,7 +211,6 @@ static bool tail_decode(const IndexView *view, uint32_t i, Tail *tail)
     tail->lsn = 0;
     if ((head & 1) != 0)
         at = decode_varint64(at, end, &tail->lsn);
-    tail->handle = at;
     return at != NULL;
 }
 
@@ -284,18 +287,12 @@ bool index_find(const IndexView *view, Slice key, uint64_t lsn, uint32_t *positi
 
 bool index_handle(const IndexView *view, uint32_t position, BlockHandle *handle)
 {
-    Tail tail;
-    if (position >= view->count || !tail_decode(view, position, &tail))
+    if (position >= view->count)
         return false;
-    const uint8_t *end = view->payload.data + view->payload.size;
-    uint64_t offset = 0;
-    uint64_t size = 0;
-    const uint8_t *at = decode_varint64(tail.handle, end, &offset);
-    at = decode_varint64(at, end, &size);
-    if (at == NULL || size >> 1 > UINT32_MAX)
-        return false;
+    const uint8_t *at = view->handles + (size_t)position * 8;
+    uint32_t size = get_fixed32(at + 4);
     *handle = (BlockHandle){
-        .offset = view->base + offset, .size = (uint32_t)(size >> 1), .raw = (size & 1) != 0};
+        .offset = view->base + get_fixed32(at), .size = size >> 1, .raw = (size & 1) != 0};
     return true;
 }
 

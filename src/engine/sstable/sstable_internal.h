@@ -23,6 +23,8 @@
 /* No block is larger before compression: one greatest value and key, or an index of such keys. */
 #define BLOCK_RAW_MAX    (256u << 20)
 #define RESTART_INTERVAL 16u
+#define RESTART_BYTES    1024u
+#define BLOCK_HEAD       8u /* of a data block: number of restarts, bytes that keys share */
 
 /* An index larger than this gets two levels, and its partitions are about this large. */
 #define INDEX_SINGLE_MAX     (48u << 10)
@@ -107,8 +109,10 @@ const char *decompress_block(TableDecompressor *decompressor, uint8_t compressio
 typedef struct BlockBuilder {
     Buffer data;
     Buffer restarts; /* u32 each */
+    Buffer payload;  /* after finish */
     uint32_t entries;
     uint32_t since_restart;
+    size_t restart_offset; /* of the last restart */
 } BlockBuilder;
 void block_builder_deinit(BlockBuilder *builder);
 void block_builder_clear(BlockBuilder *builder);
@@ -118,15 +122,17 @@ size_t block_builder_size_with(const BlockBuilder *builder, const Entry *entry, 
                                uint64_t lsn_base);
 Status block_builder_add(BlockBuilder *builder, const Entry *entry, size_t shared,
                          uint64_t lsn_base) MUST_CHECK;
-/* Appends the restarts; builder->data is the payload then. */
-Status block_builder_finish(BlockBuilder *builder) MUST_CHECK;
+/* Puts the payload together; `last_key` is that of the last entry added. */
+Status block_builder_finish(BlockBuilder *builder, Slice last_key) MUST_CHECK;
 /* Bytes that two keys have in common. */
 size_t key_shared_prefix(Slice a, Slice b);
 
 typedef struct BlockView {
     const uint8_t *data;
-    uint32_t end; /* of the entries; the restarts follow */
+    uint32_t begin; /* of the entries */
+    uint32_t end;
     uint32_t restart_count;
+    uint32_t shared; /* bytes that all keys have in common */
     uint64_t lsn_base;
 } BlockView;
 bool block_view_init(BlockView *view, Slice payload, uint64_t lsn_base);
@@ -199,6 +205,7 @@ typedef struct IndexView {
     uint32_t count;
     uint64_t base;
     const uint8_t *prefixes;
+    const uint8_t *handles;
     const uint8_t *tails;
     Slice shared;
 } IndexView;

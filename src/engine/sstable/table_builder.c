@@ -23,6 +23,7 @@
 
 #define WRITE_SIZE     (512u << 10)
 #define WRITEBACK_SIZE (2u << 20)
+#define LARGE_BLOCK    (4u << 20)
 
 struct TableBuilder {
     TableOptions options;
@@ -193,14 +194,16 @@ static Status write_block(TableBuilder *builder, BlockKind kind, bool compress, 
 
 static Status write_data_block(TableBuilder *builder)
 {
-    RETURN_IF_FAILED(block_builder_finish(&builder->block));
+    BlockBuilder *block = &builder->block;
+    RETURN_IF_FAILED(block_builder_finish(block, buffer_slice(&builder->last_key)));
     RETURN_IF_FAILED(
-        write_block(builder, BLOCK_DATA, true, &builder->block.data, &builder->pending_handle));
+        write_block(builder, BLOCK_DATA, true, &block->payload, &builder->pending_handle));
     builder->pending = true;
-    block_builder_clear(&builder->block);
-    if (builder->block.data.capacity > 4u << 20) {
+    block_builder_clear(block);
+    if (block->data.capacity > LARGE_BLOCK) {
         /* One large value must not keep its memory for the rest of the table. */
-        buffer_deinit(&builder->block.data);
+        buffer_deinit(&block->data);
+        buffer_deinit(&block->payload);
         buffer_deinit(&builder->packed);
     }
     return AIDB_OK;
@@ -428,33 +431,44 @@ static Status write_index_block(TableBuilder *builder, const IndexBuilder *index
     return write_block(builder, kind, true, &builder->payload, handle);
 }
 
+/* The end of the index block that begins with entry `from`: about as large as a partition, and with
+ * blocks that lie within 4 GiB. */
+static uint32_t index_partition_end(const IndexBuilder *index, uint32_t from, size_t size_max)
+{
+    Slice key;
+    uint64_t lsn;
+    BlockHandle handle;
+    index_builder_entry(index, from, &key, &lsn, &handle);
+    uint64_t base = handle.offset;
+    size_t size = index_builder_entry_size(index, from);
+    uint32_t to = from + 1;
+    for (; to < index->count; to++) {
+        size += index_builder_entry_size(index, to);
+        index_builder_entry(index, to, &key, &lsn, &handle);
+        if (size > size_max || handle.offset - base > UINT32_MAX)
+            break;
+    }
+    return to;
+}
+
 static Status write_index(TableBuilder *builder)
 {
     const IndexBuilder *index = &builder->index;
-    size_t size = 0;
-    for (uint32_t i = 0; i < index->count; i++)
-        size += index_builder_entry_size(index, i);
     BlockHandle handle;
     Status status = AIDB_OK;
     IndexBuilder top = {0};
-    if (size <= INDEX_SINGLE_MAX || index->count < 2) {
+    if (index->count == 0 || index_partition_end(index, 0, INDEX_SINGLE_MAX) == index->count) {
         OUT_IF_FAILED(write_index_block(builder, index, 0, index->count, BLOCK_INDEX, &handle));
         builder->info.index_levels = 1;
     } else {
-        uint32_t from = 0;
-        while (from < index->count) {
-            uint32_t to = from + 1;
-            size = index_builder_entry_size(index, from);
-            while (to < index->count &&
-                   size + index_builder_entry_size(index, to) <= INDEX_PARTITION_SIZE)
-                size += index_builder_entry_size(index, to++);
+        for (uint32_t from = 0, to; from < index->count; from = to) {
+            to = index_partition_end(index, from, INDEX_PARTITION_SIZE);
             OUT_IF_FAILED(write_index_block(builder, index, from, to, BLOCK_INDEX, &handle));
             Slice key;
             uint64_t lsn;
             BlockHandle last;
             index_builder_entry(index, to - 1, &key, &lsn, &last);
             OUT_IF_FAILED(index_builder_add(&top, key, lsn, &handle));
-            from = to;
         }
         OUT_IF_FAILED(write_index_block(builder, &top, 0, top.count, BLOCK_INDEX_TOP, &handle));
         builder->info.index_levels = 2;
