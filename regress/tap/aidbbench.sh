@@ -111,6 +111,19 @@ is "$(wc -l <<<"$out")" 8 'a row each'
 
 port=$(sed -n 's/^port:[[:space:]]*//p' data/aidb.yaml | head -n 1)
 exits 0 'TCP' aidbbench --db "aidb://127.0.0.1:$port" --num 5k --workloads readrandom --durability async
+
+# The server goes away in the middle of reads, of writes, and of pipelined ones.
+bench_is_busy() { aidbsql -c 'SHOW BACKENDS' | grep -q aidbbench; }
+for how in 'readrandom' 'overwrite' 'overwrite --pipeline 16 --connections 4' 'readrandom --pipeline 16'; do
+    # shellcheck disable=SC2086 # a workload and options
+    aidbbench --db "$uri" --num 5k --duration 60 --threads 2 --workloads $how >lost.out 2>lost.err &
+    bench_pid=$!
+    wait_until 30 bench_is_busy || fail "aidbbench is among the backends ($how)"
+    server_stop immediate
+    wait $bench_pid
+    is $? 2 "the connection is lost ($how)"
+    server_start
+done
 server_stop
 exits 2 'the server is gone' aidbbench --db "$uri" --workloads readrandom
 
