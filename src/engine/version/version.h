@@ -110,8 +110,8 @@ typedef struct VersionSet {
     _Atomic uint64_t next_number; /* of tables and manifests; taken with version_next_number */
     _Atomic uint64_t flushed_lsn;
     _Atomic uint32_t term; /* jobs read it without the lock */
-    uint32_t incarnation; /* newest ever taken */
-    uint64_t nonce;       /* its random part */
+    uint32_t incarnation;  /* newest ever taken */
+    uint64_t nonce;        /* its random part */
     WalStart starts[WAL_STARTS_MAX];
     uint32_t start_count;
     bool clean_stop;
