@@ -162,7 +162,9 @@ Status client_send(Client *client, Message *request)
 {
     RETURN_IF_FAILED(check_broken(client));
     size_t before = client->output.size;
-    request->id = client->next_id;
+    bool names_scan = request->type == MESSAGE_SCAN_MORE || request->type == MESSAGE_SCAN_CLOSE;
+    if (!names_scan)
+        request->id = client->next_id;
     RETURN_IF_FAILED(message_encode(&client->output, request));
     size_t body = client->output.size - before - FRAME_HEADER_SIZE;
     if (body > client->server.body_max) {
@@ -171,7 +173,7 @@ Status client_send(Client *client, Message *request)
                           "a request of %zu bytes is larger than the server takes (%zu)", body,
                           client->server.body_max);
     }
-    client->next_id++;
+    client->next_id += !names_scan;
     return client->output.size - client->sent >= OUTPUT_FLUSH_SIZE ? client_flush(client) : AIDB_OK;
 }
 

@@ -38,7 +38,8 @@ Status client_connect(const char *uri, const ClientOptions *options, Client **cl
 void client_close(Client *client);
 const ClientServer *client_server(const Client *client);
 
-/* Appends a request and gives it the next id (in `request`). AIDB_LIMIT when the body is larger than
+/* Appends a request and gives it the next id (in `request`; SCAN_MORE and SCAN_CLOSE come with their
+ * scan's). AIDB_LIMIT when the body is larger than
  * the server takes: nothing was appended. */
 Status client_send(Client *client, Message *request) MUST_CHECK;
 Status client_flush(Client *client) MUST_CHECK;
