@@ -49,7 +49,7 @@ is "$out" '1' 'the value is there'
 for mode in smart fast immediate; do
     pid=$(server_pid_now)
     exits 0 "stop -m $mode" aidbctl stop -m $mode
-    gone "$pid" && pass 'the process is gone' || fail 'the process is still there'
+    wait_until 10 gone "$pid" && pass 'the process is gone' || fail 'the process is still there'
     exits 3 'status says stopped' aidbctl status
     exits 2 'clients are refused' aidbsql "aidb+unix:$PWD/data/aidb.sock" -c 'GET a'
     exits 0 'the directory can be opened without a server' aidbsql -c 'GET a'
