@@ -77,6 +77,12 @@ echo 'nosuch: setting' >>data/aidb.yaml
 exits 0 'a broken aidb.yaml does not block -D (server)' aidbsql -D data -c 'GET a'
 is "$out$err" 1 'nor is it mentioned'
 
+aidbctl init -D other >/dev/null
+aidbsql -D other -q -c 'PUT where other'
+cp data/postmaster.pid other/postmaster.pid
+exits 0 'a stale postmaster.pid that names the server of another directory' aidbsql -D other -c 'GET where'
+is "$out" other 'does not lead there'
+
 # --- streams: each answer before the next statement is read
 mkfifo to from
 aidbsql -D data <to >from &

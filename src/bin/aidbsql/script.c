@@ -124,6 +124,8 @@ void script_report(const Script *script, Slice text, Outcome outcome, const Diag
     if (line == script->text_line)
         column += script->text_column - 1;
     output_flush(&script->session->output);
+    if (script->session->interactive && interrupt_pending())
+        fputc('\n', stderr); /* the terminal has just shown ^C */
     if (outcome == OUTCOME_UNMET) {
         /* An answer rather than an error: the message comes first, for whoever reads it. */
         fprintf(stderr, "%s", diagnostic->message);

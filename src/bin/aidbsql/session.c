@@ -41,9 +41,10 @@ void session_set_target(Session *session, const char *target)
 
 /* --- Opening -------------------------------------------------------------------------------- */
 
-/* What postmaster.pid says. Both are empty when there is no such file or it says nothing. */
+/* What postmaster.pid says: the addresses of the server, the unix socket first, and its state. All
+ * are empty when there is no such file or it says nothing. */
 typedef struct PidFile {
-    char uri[512];
+    char uris[2][512];
     char state[32];
 } PidFile;
 
@@ -58,8 +59,8 @@ static void read_pid_file(const char *directory, PidFile *pid_file)
     char line[512];
     for (int number = 1; number <= 5 && fgets(line, sizeof line, file) != NULL; number++) {
         line[strcspn(line, "\r\n")] = '\0';
-        if (number == 2 && strncmp(line, "aidb+unix:", 10) == 0)
-            snprintf(pid_file->uri, sizeof pid_file->uri, "%s", line);
+        if ((number == 2 || number == 3) && strncmp(line, "aidb", 4) == 0)
+            snprintf(pid_file->uris[number - 2], sizeof pid_file->uris[0], "%s", line);
         else if (number == 5)
             snprintf(pid_file->state, sizeof pid_file->state, "%.*s",
                      (int)sizeof pid_file->state - 1, line);
@@ -98,19 +99,57 @@ static aidb_status open_embedded(Session *session)
     return status;
 }
 
+/* Whether the server that was reached serves the directory: the port or socket of one that is gone
+ * may be another server's by now. */
+static bool serves_target(const Session *session)
+{
+    static const char mark[] = "\ndata_directory\t";
+    char *text = NULL;
+    char *real = realpath(session->target, NULL);
+    bool serves = true;
+    if (real != NULL && aidb_property(session->db, "status", &text) == AIDB_OK) {
+        const char *line = strstr(text, mark);
+        if (line != NULL) {
+            Slice directory = slice_make((const uint8_t *)line + sizeof mark - 1,
+                                         strcspn(line + sizeof mark - 1, "\n"));
+            serves = slice_equal(directory, slice_from_string(real));
+        }
+    }
+    aidb_free(text);
+    free(real);
+    return serves;
+}
+
+/* Connects to the server that postmaster.pid names. AIDB_CONNECTION when there is none. */
+static aidb_status open_server(Session *session, const PidFile *pid_file)
+{
+    aidb_status status = AIDB_CONNECTION;
+    bool named = false;
+    for (size_t i = 0; i < 2 && status == AIDB_CONNECTION; i++) {
+        if (pid_file->uris[i][0] == '\0')
+            continue;
+        named = true;
+        status = open_name(session, pid_file->uris[i], server_options);
+        if (status == AIDB_OK && !serves_target(session)) {
+            session_close(session);
+            status = status_set(AIDB_CONNECTION, "%s is the server of another directory",
+                                pid_file->uris[i]);
+        }
+    }
+    if (!named)
+        return status_set(AIDB_CONNECTION, "no server runs on %s", session->target);
+    return status;
+}
+
 static aidb_status open_directory(Session *session)
 {
     for (int waited_ms = 0;; waited_ms += 100) {
         PidFile pid_file;
         read_pid_file(session->target, &pid_file);
-        if (pid_file.uri[0] != '\0') {
-            aidb_status status = open_name(session, pid_file.uri, server_options);
-            if ((status != AIDB_CONNECTION && status != AIDB_BUSY) || session->server_only)
-                return status;
-        } else if (session->server_only) {
-            return status_set(AIDB_CONNECTION, "no server runs on %s", session->target);
-        }
-        aidb_status status = open_embedded(session);
+        aidb_status status = open_server(session, &pid_file);
+        if ((status != AIDB_CONNECTION && status != AIDB_BUSY) || session->server_only)
+            return status;
+        status = open_embedded(session);
         if (status != AIDB_LOCKED)
             return status;
         /* Somebody has it: a server that does not listen yet, or another program. */

@@ -6,8 +6,8 @@
  * Losing the connection ends batch and snapshot.
  *
  * A directory that a server is running on is used through that server: its postmaster.pid names the
- * unix socket. Whether the file is true is found out by connecting; a stale one leads to opening the
- * directory in this process, as does its absence.
+ * addresses. Whether the file is true is found out by connecting and asking for the directory; a
+ * stale one leads to opening the directory in this process, as does its absence.
  */
 #ifndef AIDBSQL_SESSION_H
 #define AIDBSQL_SESSION_H
