@@ -839,7 +839,7 @@ static void draft_manual(Draft *draft, int level, Slice from, Slice to, uint64_t
         FileMeta *file = version->levels[level].files[i];
         bool wanted = in_manual_range(file, from, to) && file->info.lsn_min <= started_lsn;
         if (level == LAST_LEVEL)
-            wanted = wanted && file->garbage && file->info.number < started_number;
+            wanted = wanted && file->garbage && TABLE_SEQUENCE(file->info.number) < started_number;
         if (!wanted) {
             if (draft->upper_count > 0)
                 break; /* one run of neighbours */
