@@ -145,6 +145,23 @@ static void discard_outputs(Session *session, const VersionEdit *edit)
 
 /* ---- flush -------------------------------------------------------------------------------------- */
 
+static uint64_t raw_bytes(const VersionEdit *edit)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < edit->added_count; i++)
+        bytes += edit->added[i].info.raw_bytes;
+    return bytes;
+}
+
+/* The mean of this flush and what was known before. Flush lock held. */
+static void note_flush_rate(DbShared *shared, uint64_t bytes, uint64_t ns)
+{
+    uint64_t before = atomic_load(&shared->flush_rate);
+    uint64_t now = ns > 0 ? (uint64_t)((double)bytes * 1e9 / (double)ns) : 0;
+    if (now > 0)
+        atomic_store(&shared->flush_rate, before == 0 ? now : (before + now) / 2);
+}
+
 static Status flush_locked(Session *session, bool *did)
 {
     Db *db = session->db;
@@ -185,6 +202,7 @@ static Status flush_locked(Session *session, bool *did)
         goto out;
     }
     wal_release(db->wal, session->slot, sealed_at);
+    note_flush_rate(shared, raw_bytes(&edit), port_monotonic_ns() - started);
     uint64_t bytes = edit_bytes(&edit);
     slot_count(session->slot, STAT_FLUSHES, 1);
     slot_count(session->slot, STAT_FLUSH_BYTES, bytes);

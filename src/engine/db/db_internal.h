@@ -52,6 +52,8 @@ typedef struct DbShared {
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t throttle_rate;
     _Atomic uint64_t throttle_next_ns;
     _Atomic uint32_t throttle_reason;
+    _Atomic uint64_t
+        flush_rate; /* bytes of batches a second that flushes took lately, 0: not known */
 
     _Atomic uint32_t failed;
     _Atomic uint32_t running_compactions;

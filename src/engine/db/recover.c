@@ -142,7 +142,10 @@ Status db_recover(Db *db, Session *session)
                "LSN %llu",
                (unsigned long long)shared->recovered_records, (unsigned long long)recovery.end,
                (unsigned long long)(shared->recovery_us / 1000u),
-               recovery.clean ? "clean" : "unclean", (unsigned long long)recovery.next.first_lsn);
+               recovery.start_count == 0 ? "a new database, no"
+               : recovery.clean          ? "clean"
+                                         : "unclean",
+               (unsigned long long)recovery.next.first_lsn);
     return AIDB_OK;
 }
 

@@ -10,8 +10,8 @@
 
 #include "engine/db/db_internal.h"
 
-#define RATE_MAX      ((double)(256u << 20)) /* bytes a second where slowing begins */
-#define RATE_MIN      ((double)(512u << 10))
+#define RATE_MAX      ((double)(256u << 20)) /* bytes a second where slowing for compactions begins */
+#define RATE_MIN      ((double)(2u << 20))
 #define CREDIT_NS     1000000u /* debts below this are not worth a sleep */
 #define SLEEP_MAX_MS  50
 #define PENDING_SLOW  ((double)(16ull << 30))
@@ -75,6 +75,9 @@ void throttle_update(Session *session)
     }
     double left = (1 - pressure) * (1 - pressure) * (1 - pressure);
     double rate = RATE_MAX * left;
+    double flush_rate = (double)atomic_load(&shared->flush_rate);
+    if (reason == THROTTLE_MEMTABLES && flush_rate > 0)
+        rate = flush_rate * (1.25 - 0.75 * pressure);
     if (rate < RATE_MIN)
         rate = RATE_MIN;
     atomic_store(&shared->throttle_reason, reason);

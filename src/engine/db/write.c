@@ -187,9 +187,13 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
         uint32_t seen = progress_now(shared);
         WaitFor wait = WAIT_NOTHING;
         lock_acquire(&shared->write_lock, session->slot);
+        const Memtable *before = shared->active;
         Status status = db_failed(db) ? db_check(db)
                                       : attempt(session, write, hash, at, flushed, commit, &wait);
+        bool switched = shared->active != before;
         lock_release(&shared->write_lock, session->slot);
+        if (switched)
+            throttle_update(session);
         if (status == AIDB_OK)
             break;
         if (status != AIDB_BUSY)
@@ -197,11 +201,11 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
         if (wait == WAIT_LOG) {
             RETURN_IF_FAILED(wal_make_room(db->wal, session->slot, write->ops.size));
         } else if (wait == WAIT_MEMTABLE) {
-            uint64_t before = port_monotonic_ns();
+            uint64_t stalled_at = port_monotonic_ns();
             slot_count(session->slot, STAT_STALLS, 1);
             wake_duty(shared, SLOT_FLUSHER);
             RETURN_IF_FAILED(progress_wait(session, seen, ROOM_WAIT_MS));
-            slot_count(session->slot, STAT_STALL_US, (port_monotonic_ns() - before) / 1000u);
+            slot_count(session->slot, STAT_STALL_US, (port_monotonic_ns() - stalled_at) / 1000u);
             RETURN_IF_FAILED(db_check(db));
         }
     }
