@@ -326,6 +326,22 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
     return false;
 }
 
+void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset)
+{
+    if (cache->chunk_count == 0)
+        return;
+    uint64_t hash = block_hash(table, offset);
+    uint32_t at =
+        atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_relaxed);
+    if (at == NONE)
+        return;
+    /* Mostly the first of the chain is the one: its head is not read here, that would wait. */
+    Frame *frame = frame_at(cache, at);
+    __builtin_prefetch(frame);
+    __builtin_prefetch(frame_data(frame));
+    __builtin_prefetch(frame_data(frame) + 64);
+}
+
 static Lock *chain_lock(BlockCache *cache, uint64_t hash)
 {
     return &cache->chain_locks[hash % CHAIN_LOCKS].lock;

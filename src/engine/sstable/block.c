@@ -23,6 +23,8 @@
 
 #include "engine/sstable/sstable_internal.h"
 
+#define KEY_STEP 16u /* key bytes that are copied without asking how many are needed */
+
 /* ---- building -------------------------------------------------------------------------------- */
 
 void block_builder_deinit(BlockBuilder *builder)
@@ -193,35 +195,57 @@ typedef struct RawEntry {
     uint32_t next; /* offset behind it */
 } RawEntry;
 
-static inline bool raw_entry_decode(const BlockView *view, uint32_t offset, RawEntry *raw)
+/* A varint of up to 8 bytes without a branch for each of them; longer ones, and those near the end of
+ * the block, go the slow way. */
+static inline const uint8_t *tag_decode(const uint8_t *from, const uint8_t *end, uint64_t *value)
+{
+    if (from == NULL || end - from < 8)
+        return decode_varint64(from, end, value);
+    uint64_t word = get_fixed64(from);
+    uint64_t stops = ~word & 0x8080808080808080u;
+    if (stops == 0)
+        return decode_varint64_slow(from, end, value);
+    word &= stops ^ (stops - 1); /* bytes up to the one that stops */
+    word = (word & 0x007f007f007f007fu) | (word & 0x7f007f007f007f00u) >> 1;
+    word = (word & 0x00003fff00003fffu) | (word & 0x3fff00003fff0000u) >> 2;
+    *value = (word & 0x000000000fffffffu) | (word & 0x0fffffff00000000u) >> 4;
+    return from + __builtin_ctzll(stops) / 8 + 1;
+}
+
+static inline __attribute__((always_inline)) bool raw_entry_decode(const BlockView *view,
+                                                                   uint32_t offset, RawEntry *raw)
 {
     if (offset >= view->end)
         return false;
     const uint8_t *at = view->data + offset;
     const uint8_t *end = view->data + view->end;
+    uint32_t shared = 0;
+    uint32_t unshared = 0;
     uint32_t value_size = 0;
     if (end - at >= 3 && (at[0] | at[1] | at[2]) < 0x80) {
-        raw->shared = at[0];
-        raw->unshared = at[1];
+        shared = at[0];
+        unshared = at[1];
         value_size = at[2];
         at += 3;
     } else {
-        at = decode_varint32(at, end, &raw->shared);
-        at = decode_varint32(at, end, &raw->unshared);
+        at = decode_varint32(at, end, &shared);
+        at = decode_varint32(at, end, &unshared);
         at = decode_varint32(at, end, &value_size);
     }
     uint64_t tag = 0;
-    at = decode_varint64(at, end, &tag);
+    at = tag_decode(at, end, &tag);
     if (at == NULL)
         return false;
     size_t left = (size_t)(end - at);
-    if (raw->unshared > left || value_size > left - raw->unshared)
+    if (unshared > left || value_size > left - unshared)
         return false;
+    raw->shared = shared;
+    raw->unshared = unshared;
     raw->key = at;
-    raw->value = slice_make(at + raw->unshared, value_size);
+    raw->value = slice_make(at + unshared, value_size);
     raw->lsn = view->lsn_base + (tag >> 2);
     raw->type = tag & 3;
-    raw->next = (uint32_t)(at + raw->unshared + value_size - view->data);
+    raw->next = (uint32_t)(at + unshared + value_size - view->data);
     return raw->type == OP_PUT || (raw->type == OP_DELETE && value_size == 0);
 }
 
@@ -386,13 +410,19 @@ static inline bool cursor_load(BlockCursor *cursor, uint32_t offset)
     }
     size_t size = (size_t)raw.shared + raw.unshared;
     key->size = raw.shared;
-    if (size > key->capacity && buffer_reserve(key, raw.unshared) != AIDB_OK) {
-        cursor->valid = false;
-        cursor->no_memory = true;
-        return false;
+    if (raw.shared + KEY_STEP <= key->capacity && raw.unshared <= KEY_STEP &&
+        cursor->view.end - (uint32_t)(raw.key - cursor->view.data) >= KEY_STEP) {
+        memcpy(key->data + raw.shared, raw.key,
+               KEY_STEP); /* mostly more than needed, but no call */
+    } else {
+        if (buffer_reserve(key, raw.unshared) != AIDB_OK) {
+            cursor->valid = false;
+            cursor->no_memory = true;
+            return false;
+        }
+        if (raw.unshared > 0)
+            memcpy(key->data + raw.shared, raw.key, raw.unshared);
     }
-    if (raw.unshared > 0)
-        memcpy(key->data + raw.shared, raw.key, raw.unshared);
     key->size = size;
     cursor->offset = offset;
     cursor->next_offset = raw.next;

@@ -139,6 +139,13 @@ static Status load_block(TableIter *it, uint32_t position)
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!block_cursor_init(&it->cursor, payload, it->info->lsn_min))
         return block_failed(it);
+    if (it->reader->cache != NULL && it->run > 0) {
+        /* The next block in this direction, while this one is walked over. */
+        uint32_t follower =
+            it->backward ? position - 1 : position + 1; /* wraps to behind the end */
+        if (index_handle(&it->leaf, follower, &handle))
+            cache_prefetch(it->reader->cache, it->info->number, handle.offset);
+    }
     return AIDB_OK;
 }
 
