@@ -9,12 +9,11 @@
 #include "config.h"
 #include "bin/aidbsql/aidbsql_test.h"
 
-#include <stdlib.h>
-#include <unistd.h>
+#include <stdio.h>
 
 #include "bin/aidbsql/cursor.h"
-#include "bin/aidbsql/mem.h"
 #include "bin/aidbsql/overlay.h"
+#include "testlib/testlib.h"
 
 #define KEY_COUNT 40
 
@@ -82,12 +81,11 @@ typedef struct Model {
     unsigned next;
 } Model;
 
-static unsigned random_state;
+static uint64_t random_state;
 
 static unsigned random_below(unsigned limit)
 {
-    random_state = random_state * 1103515245u + 12345u;
-    return (random_state >> 16) % limit;
+    return (unsigned)test_random_below(&random_state, limit);
 }
 
 static Slice key_of(unsigned index, char *out)
@@ -183,15 +181,12 @@ static void check_gets(const Overlay *overlay, const Model *base, const Model *m
 
 START_TEST(random_batches)
 {
-    char directory[] = "/tmp/aidbsql_test.XXXXXX";
-    ck_assert_ptr_nonnull(mkdtemp(directory));
+    char *directory = test_directory_create();
     const aidb_option options[] = {{"create", "true"}, {NULL, NULL}};
     aidb *db = NULL;
     ck_assert_msg(aidb_open(directory, options, &db) == AIDB_OK, "%s", aidb_error_message());
     aidb_batch *batch = aidb_batch_create();
-    const char *seed = getenv("AIDB_TEST_SEED");
-    random_state = seed != NULL ? (unsigned)atoi(seed) : 20240101;
-    printf("overlay_test: AIDB_TEST_SEED=%u\n", random_state);
+    random_state = test_seed("random_batches");
     Model model = {0};
     for (int round = 0; round < 300; round++) {
         Model base = model;
@@ -211,9 +206,7 @@ START_TEST(random_batches)
     }
     aidb_batch_destroy(batch);
     ck_assert_int_eq(aidb_close(db), AIDB_OK);
-    char *command = mem_format("rm -rf %s", directory);
-    ck_assert_int_eq(system(command), 0);
-    free(command);
+    test_directory_destroy(directory);
 }
 END_TEST
 

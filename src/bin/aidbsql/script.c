@@ -53,57 +53,50 @@ static size_t plain_width(Slice text)
     return width;
 }
 
-/* Shows the line that offset is in, with a mark under the word. */
+/* Appends text in which every character takes its place on the screen: a tab or a control byte would
+ * move what follows. */
+static void append_visible(Buffer *line, Slice text)
+{
+    while (text.size > 0) {
+        uint32_t code;
+        size_t size = codec_utf8_decode(text, &code);
+        if (size > 0 && code >= 0x20 && !(code >= 0x7f && code < 0xa0))
+            mem_append(line, text.data, size);
+        else
+            mem_append_byte(line, size > 0 && code == '\t' ? ' ' : '?');
+        size = size > 0 ? size : 1;
+        text = slice_make(text.data + size, text.size - size);
+    }
+}
+
+/* Shows the line that offset is in, cut to what is near, with a mark under the word. */
 static void print_excerpt(Slice text, size_t offset, size_t length)
 {
     size_t begin = offset;
-    while (begin > 0 && text.data[begin - 1] != '\n')
+    while (begin > 0 && text.data[begin - 1] != '\n' && offset - begin < EXCERPT_BEFORE)
         begin--;
     size_t end = offset;
-    while (end < text.size && text.data[end] != '\n' && text.data[end] != '\r')
+    while (end < text.size && text.data[end] != '\n' && text.data[end] != '\r' &&
+           end - offset < EXCERPT_AFTER)
         end++;
-    bool cut_before = offset - begin > EXCERPT_BEFORE;
-    if (cut_before) {
-        begin = offset - EXCERPT_BEFORE;
-        while (begin < offset && is_continuation(text.data[begin]))
-            begin++;
-    }
-    bool cut_after = end - offset > EXCERPT_AFTER;
-    if (cut_after) {
-        end = offset + EXCERPT_AFTER;
-        while (end > offset && end < text.size && is_continuation(text.data[end]))
-            end--;
-    }
+    while (begin < offset && is_continuation(text.data[begin]))
+        begin++;
+    while (end > offset && end < text.size && is_continuation(text.data[end]))
+        end--;
+    bool cut_before = begin > 0 && text.data[begin - 1] != '\n';
+    bool cut_after = end < text.size && text.data[end] != '\n' && text.data[end] != '\r';
     if (length > end - offset)
         length = end - offset;
 
-    /* Tabs and control bytes would put the mark in the wrong place. */
     Buffer line = {0};
     mem_append_string(&line, cut_before ? "..." : "");
-    size_t mark_at = line.size;
-    for (size_t part = 0; part < 3; part++) {
-        size_t from = part == 0 ? begin : part == 1 ? offset : offset + length;
-        size_t to = part == 0 ? offset : part == 1 ? offset + length : end;
-        Slice piece = slice_make(text.data + from, to - from);
-        for (size_t at = 0; at < piece.size;) {
-            uint32_t code;
-            size_t size = codec_utf8_decode(slice_make(piece.data + at, piece.size - at), &code);
-            bool plain = size > 0 && code >= 0x20 && !(code >= 0x7f && code < 0xa0);
-            Slice shown = plain ? slice_make(piece.data + at, size) : slice_make(" ", 1);
-            if (size > 0 && !plain && code != '\t')
-                shown = slice_make("?", 1);
-            if (size == 0)
-                shown = slice_make("?", 1);
-            mem_append(&line, shown.data, shown.size);
-            at += size > 0 ? size : 1;
-        }
-        if (part == 0)
-            mark_at = plain_width(buffer_slice(&line));
-        if (part == 1)
-            length = plain_width(buffer_slice(&line)) - mark_at;
-    }
+    append_visible(&line, slice_make(text.data + begin, offset - begin));
+    size_t mark_at = plain_width(buffer_slice(&line));
+    append_visible(&line, slice_make(text.data + offset, length));
+    size_t mark_end = plain_width(buffer_slice(&line));
+    append_visible(&line, slice_make(text.data + offset + length, end - offset - length));
     fprintf(stderr, "%s%s\n%*s^", mem_string(&line), cut_after ? "..." : "", (int)mark_at, "");
-    for (size_t i = 1; i < length; i++)
+    for (size_t i = mark_at + 1; i < mark_end; i++)
         fputc('~', stderr);
     fputc('\n', stderr);
     buffer_deinit(&line);
