@@ -34,6 +34,7 @@
 #define KEEP_SIZE         ((size_t)64 << 10)  /* buffers of an idle backend */
 #define TITLE_INTERVAL_NS 200000000u
 #define BUDGET_RETRY_MS   20
+#define SLOW_GRACE_NS     (5ull * 1000000000ull)
 #define STALL_LIMIT_MS    60000 /* a client may not leave a large request half sent for longer */
 #define GOODBYE_READS     256
 #define GOODBYE_MS        1000
@@ -292,6 +293,7 @@ static bool draw_budget(Backend *backend, uint64_t size)
             return false;
     } while (!atomic_compare_exchange_weak(used, &before, before + size));
     backend->drawn += size;
+    backend->drawn_since_ns = coarse_now();
     return true;
 }
 
@@ -435,6 +437,19 @@ static bool input_waits(const Backend *backend)
                         backend->body_max, &frame) == FRAME_COMPLETE;
 }
 
+/* While others wait for request memory, a large request must come at 1 MiB a second at least; five
+ * seconds are for free. A client on a slow line is left alone as long as it is in nobody's way. */
+static void check_large_request(Backend *backend)
+{
+    if (backend->drawn == 0 || atomic_load(&backend->shared->request_memory_waiters) == 0)
+        return;
+    uint64_t limit_ns = SLOW_GRACE_NS + backend->drawn * 1000000000ull / (1u << 20);
+    if (coarse_now() - backend->drawn_since_ns < limit_ns)
+        return;
+    backend_fatal(backend,
+                  status_set(AIDB_TIMEOUT, "a large request came too slowly while others waited"));
+}
+
 /* The client has not taken or sent a byte for too long while that holds something up. */
 static void check_stall(Backend *backend, uint64_t since_ns, uint64_t limit_ms, const char *what)
 {
@@ -521,11 +536,14 @@ static void serve(Backend *backend)
         sending_since = 0;
         if (backend->closing || input_waits(backend) || request_scan_waits(backend))
             continue;
-        if (!backend->input_full)
+        check_large_request(backend);
+        if (!backend->input_full && !backend->closing)
             wait_to_read(backend);
         if (!backend->gone && !backend->closing && read_input(backend) == READ_NO_BUDGET) {
             backend_activity(backend, "waiting for request memory");
+            atomic_fetch_add(&backend->shared->request_memory_waiters, 1);
             latch_wait(backend->slot, -1, BUDGET_RETRY_MS);
+            atomic_fetch_sub(&backend->shared->request_memory_waiters, 1);
         }
     }
 }

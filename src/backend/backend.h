@@ -25,7 +25,7 @@ typedef enum ServerState {
 
 /*
  * What the postmaster tells its children, in shared memory of its own beside the region. Only the
- * postmaster writes it, but for request_memory_used; it never reads what children could have written.
+ * postmaster writes it, but for the request_memory words; it never reads what children could have written.
  */
 typedef struct ServerShared {
     /* Odd while the postmaster changes `config`: copy, and copy again when it moved. */
@@ -39,7 +39,8 @@ typedef struct ServerShared {
     char unix_uri[256];
     char tcp_uri[320];
     char directory[1024];
-    _Atomic uint64_t request_memory_used; /* bytes that large requests have drawn */
+    _Atomic uint64_t request_memory_used;    /* bytes that large requests have drawn */
+    _Atomic uint32_t request_memory_waiters; /* backends that wait for others to give some back */
 } ServerShared;
 
 /* Copies the configuration whole. */

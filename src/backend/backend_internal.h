@@ -64,7 +64,8 @@ typedef struct Backend {
     Buffer input;
     size_t taken; /* of input: requests begun */
     size_t body_max;
-    uint64_t drawn;          /* from the server's request memory */
+    uint64_t drawn; /* from the server's request memory */
+    uint64_t drawn_since_ns;
     uint64_t input_since_ns; /* when bytes last came */
     bool input_full;         /* the last read filled the buffer: there may be more */
 
