@@ -424,6 +424,32 @@ void wal_release(Wal *wal, Slot *slot, uint64_t lsn)
                    status_message());
 }
 
+void segments_remove_spare(Wal *wal, Slot *slot)
+{
+    WalShared *shared = wal->shared;
+    uint64_t size = wal->options.segment_size;
+    lock_acquire(&shared->segments_lock, slot);
+    /* From the newest down to the one behind the end: they hold nothing. Then those that tables made
+     * superfluous. */
+    uint64_t last = segment_start(&wal->options, atomic_load(&shared->durable)) + size;
+    bool more = true;
+    while (more) {
+        uint64_t prepared = atomic_load(&shared->prepared_end);
+        bool unused = prepared > last;
+        uint64_t first = unused ? prepared - size : atomic_load(&shared->oldest);
+        more = unused || oldest_is_released(wal);
+        char *path = more ? segment_path(&wal->options, first, shared->incarnation) : NULL;
+        if (path == NULL || file_unlink(path) != AIDB_OK)
+            more = false; /* what stays is removed by the next start */
+        else if (unused)
+            atomic_store(&shared->prepared_end, first);
+        else
+            atomic_store(&shared->oldest, first + size);
+        free(path);
+    }
+    lock_release(&shared->segments_lock, slot);
+}
+
 /* ---- writing ---------------------------------------------------------------------------------- */
 
 /* Makes the segment of `lsn` the open one; what was written to the one before is synced first. */

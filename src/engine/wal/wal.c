@@ -465,7 +465,9 @@ Status wal_stop(Wal *wal, Slot *slot)
     RETURN_IF_FAILED(ring_read_header(&wal->ring, &wal->options, &header, NULL));
     header.state = RING_STOPPED;
     header.end = wal_durable(wal);
-    return ring_write_header(&wal->ring, &wal->options, &header);
+    RETURN_IF_FAILED(ring_write_header(&wal->ring, &wal->options, &header));
+    segments_remove_spare(wal, slot);
+    return AIDB_OK;
 }
 
 Status wal_describe(const Wal *wal, Buffer *text)

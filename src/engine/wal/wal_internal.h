@@ -113,6 +113,9 @@ Status segment_create(const WalOptions *options, const SegmentHeader *header) MU
 
 /* Prepares segments until `end` is covered. */
 Status segments_prepare(Wal *wal, Slot *slot, uint64_t end) MUST_CHECK;
+/* After the clean stop is recorded: removes the segments that hold nothing which the next start reads, so
+ * that a closed store takes no more room than it needs. */
+void segments_remove_spare(Wal *wal, Slot *slot);
 /* Writes log bytes into prepared segments; segment_sync makes all that was written durable. Flush
  * lock held. */
 Status segment_write(Wal *wal, uint64_t lsn, const uint8_t *data, size_t size) MUST_CHECK;
