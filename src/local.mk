@@ -23,4 +23,5 @@ include %D%/bin/aidb/local.mk
 include %D%/bin/aidbctl/local.mk
 include %D%/bin/aidbsql/local.mk
 include %D%/bin/aidbbench/local.mk
+include %D%/torture/local.mk
 include %D%/testlib/local.mk

@@ -1,0 +1,14 @@
+# Processes of a server, and programs with an open directory, killed and stopped under load: every
+# promise that was acknowledged is looked up, every batch must be whole, in order, and nothing may be
+# there that nobody wrote. AIDB_SEED and AIDB_ROUNDS replay and prolong (src/torture/README.md).
+# timeout: 300
+. "$AIDB_REGRESS/lib.sh"
+. "$AIDB_REGRESS/torture.sh"
+
+torture kill-child --iterations "${AIDB_ROUNDS:-12}"
+torture kill-postmaster --iterations "${AIDB_ROUNDS:-6}"
+torture kill-group --iterations "${AIDB_ROUNDS:-6}"
+torture kill-recovery --iterations "${AIDB_ROUNDS:-2}"
+torture kill-embedded --iterations "${AIDB_ROUNDS:-10}"
+torture stop --iterations "${AIDB_ROUNDS:-2}" --clients 4
+done_testing

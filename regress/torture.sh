@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# Runs campaigns of aidbtorture as checks.
+
+torture_program=$AIDB_BUILDDIR/src/torture/aidbtorture
+[ -x "$torture_program" ] || skip_all "no $torture_program: an installation has no campaigns"
+# A copy, beside those of the programs: the tree may be built again meanwhile.
+torture_bin=$(dirname "$AIDB_REGRESS_PIDS")/bin
+cp "$torture_program" "$torture_bin/"
+[ ! -e "$AIDB_BUILDDIR/src/torture/disk.so" ] || cp "$AIDB_BUILDDIR/src/torture/disk.so" "$torture_bin/"
+torture_seed=${AIDB_SEED:-$(date +%s)}
+
+# torture CAMPAIGN [flags…]
+torture() {
+    local campaign=$1 directory
+    shift
+    directory=$PWD
+    [ -n "${TMPDIR:-}" ] || [ ! -w /dev/shm ] || directory=/dev/shm
+    run "$torture_bin/aidbtorture" "$campaign" --seed "$torture_seed" --dir "$directory" "$@"
+    if [ "$code" = 0 ]; then
+        pass "${out##*$'\n'}"
+    else
+        fail "$campaign $*" "$out" "$err"
+    fi
+}
