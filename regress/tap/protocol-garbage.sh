@@ -1,4 +1,4 @@
-# Bytes that are no protocol cost their sender the connection and nobody else anything.
+# Who sends bytes that are no protocol loses the connection; the others notice nothing.
 . "$AIDB_REGRESS/lib.sh"
 
 server_init data

@@ -1,4 +1,4 @@
-/* hash.h - XXH3-64 (libxxhash): checksums seeded with where the bytes belong, and hashes. */
+/* hash.h - XXH3-64 (libxxhash): checksums, whose seed is the place of the bytes, and hashes. */
 #ifndef AIDB_COMMON_HASH_H
 #define AIDB_COMMON_HASH_H
 

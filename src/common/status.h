@@ -2,8 +2,8 @@
  * status.h - how functions fail.
  *
  * A function that can fail returns a Status. The story behind it (message, hint, errno) goes into
- * one fixed-size record per thread, filled by status_set, which also returns the code. Nothing on
- * a failure path allocates. AIDB_NOT_FOUND, AIDB_EXPECTATION and AIDB_BUSY are answers: returning
+ * one fixed-size record per thread, filled by status_set, which also returns the code. Failing takes no
+ * memory. AIDB_NOT_FOUND, AIDB_EXPECTATION and AIDB_BUSY are answers: returning
  * them without a message is fine.
  */
 #ifndef AIDB_COMMON_STATUS_H

@@ -1,8 +1,8 @@
 /*
  * pidfile.h - postmaster.pid: the lock on a data directory and what its holder says about itself.
  *
- * The lock (flock on the file, inherited by every child) is the only truth about "is it in use"; the
- * text is for people and tools. Whoever opens a store for writing holds it: the postmaster, a program
+ * Whether a directory is in use is told by the lock alone (flock on the file; children inherit it);
+ * the text is for people and tools. Whoever opens a store for writing holds it: the postmaster, a program
  * with the library, an offline tool. Line by line: pid; "aidb+unix:PATH" or empty; "aidb://HOST:PORT"
  * or empty; start time in seconds since 1970; state; version; restarts after crashes.
  *

@@ -1,6 +1,6 @@
 /*
- * io.h - files. A write is durable only after the sync that covers it returned: file_sync for the
- * bytes and the size, directory_sync for the name.
+ * io.h - files. What was written lasts once a sync has returned success: file_sync for the bytes and
+ * the size, directory_sync for the name.
  *
  * All calls retry EINTR and short transfers. Errors name the path. Not thread-safe per File, except
  * that file_read_at and file_write_at may be used by any number of threads at once.

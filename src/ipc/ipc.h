@@ -3,8 +3,8 @@
  * with latches, and epochs.
  *
  * Nothing here knows whether its callers are processes of one server or threads of one program.
- * The region is mapped once, before the first fork, and so stands at one address everywhere: plain
- * pointers into it are valid in every child. After a crash of a child the same mapping is carved
+ * The region is mapped by the process that forks all others, so that its address, and with it a plain
+ * pointer into it, is the same in all of them. After a crash of a child the same mapping is carved
  * and initialised anew, so no initialiser may assume that memory is zero.
  */
 #ifndef AIDB_IPC_IPC_H
@@ -166,7 +166,8 @@ bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms);
 
 /*
  * The one lock: a futex word with owner, rank and name. Not fair, but bounded spinning before sleep
- * and one wake at release. Locks are taken in rising rank (asserted with AIDB_ASSERTIONS). A holder
+ * and one wake at release. A lock may be taken only by who holds none of its rank or
+ * above (checked with AIDB_ASSERTIONS). A holder
  * that dies leaves it locked: the supervisor then resets the region. doc/locking.md has the table
  * of ranks.
  */
@@ -205,7 +206,7 @@ static inline bool lock_is_held_by(const Lock *lock, const Slot *slot)
  * Memory that readers reach without locks is reused only when no reader can still hold a pointer
  * into it. A reader brackets its work with epoch_enter and epoch_leave (they nest). To reuse: make
  * the object unreachable, stamp it with epoch_retire(), and reuse it once epoch_is_past(stamp).
- * Nothing is pinned across a wait for a client, a timer or a lock.
+ * Nobody waits for a client, a timer or a lock inside.
  */
 typedef struct EpochDomain {
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t current;

@@ -9,7 +9,7 @@
  * region cannot be trusted any more. Then every child is told to quit (SIGQUIT: at once, without
  * cleaning up) and killed after five seconds; when all are reaped, db_reset initialises the same
  * mapping anew, and a startup child recovers from the log. When the startup child itself fails, the
- * server stops with its message instead of looping.
+ * server gives up and says why.
  *
  * Everything happens in one loop over epoll: signals come through a signalfd, so nothing is interrupted
  * half way. What a crash of the postmaster leaves behind: children die with it (PDEATHSIG), the lock on

@@ -1,7 +1,7 @@
 /*
  * testlib.h - what unit tests share: temporary directories, seeds, a random generator.
  *
- * Never linked into an installed program.
+ * Installed programs do not link it.
  */
 #ifndef AIDB_TESTLIB_TESTLIB_H
 #define AIDB_TESTLIB_TESTLIB_H

@@ -1,11 +1,11 @@
 /*
- * cache.h - the block cache: one copy of a hot block for all processes.
+ * cache.h - the block cache, which all processes share.
  *
- * Hits take no lock and write nothing but, when it changes, a reference bit. A block found is valid
- * until the caller leaves the epoch in which it was found; frames are reused one epoch later.
+ * Hits take no lock and write nothing but, when it changes, a reference bit. A block stays valid
+ * until the caller leaves the epoch that it was looked up in; frames are reused one epoch later.
  * Eviction is scan-resistant. Frames come in classes (four to a doubling, 512 B to 256 KiB) cut from
  * 1 MiB chunks; larger blocks bypass the cache. Misses are filled by the caller straight into a
- * reserved frame; no lock is held while a frame is read in.
+ * reserved frame, without a lock.
  */
 #ifndef AIDB_ENGINE_CACHE_CACHE_H
 #define AIDB_ENGINE_CACHE_CACHE_H

@@ -115,8 +115,8 @@ typedef struct JobContext {
  * than the last is always kept at its newest version. */
 Status flush_run(JobContext *context, Memtable *const *memtables, size_t count,
                  const uint64_t *snapshots, size_t snapshot_count, VersionEdit *edit) MUST_CHECK;
-/* Merges a pick's inputs into tables of the output level: adds outputs and removes inputs in the edit. All
- * versions of a user key stay in one output; range tombstones are cut at output boundaries. Output files
+/* Merges a pick's inputs into tables of the output level: adds outputs and removes inputs in the edit. A
+ * user key's versions are never divided between outputs; range tombstones are cut where outputs meet. Output files
  * and their directory are synced. Outputs are removed when it fails. */
 Status merge_run(JobContext *context, const Pick *pick, const uint64_t *snapshots,
                  size_t snapshot_count, VersionEdit *edit) MUST_CHECK;

@@ -3,11 +3,11 @@
  *
  * A Db is one open store, a Session one conversation with it (a client's backend, a background
  * process, an embedding thread inside a call). The Db is set up before the first fork; children use
- * the handle they inherit, each with a session of its own. What is shared hangs off the region,
- * what is private off the session; there are no globals.
+ * the handle they inherit, each with a session of its own. Shared state is reached
+ * through the region, private state through the session; there are no globals.
  *
- * The engine starts no process and no thread. Its background duties are steps (db_step), driven by
- * the postmaster's processes or the library's threads.
+ * Nothing runs by itself here: background duties are steps (db_step), which processes of the server
+ * or threads of the library carry out.
  *
  * Life of a store:
  *   db_create                   once: makes the files of an empty store

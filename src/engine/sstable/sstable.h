@@ -4,8 +4,8 @@
  * A table holds data blocks (prefix-compressed keys with restarts), filter sections (cache-line
  * blocked Bloom filter; the section is chosen by the key's hash, so no index leads to it), a range
  * tombstone block, an index (one block, or partitions under a top block), properties and a footer.
- * Every byte of the file lies under a checksum seeded with the table's own random id and the
- * offset, padding included. doc/format-sstable.md has the byte tables.
+ * Every byte of the file lies under a checksum, padding included; the seed is the table's random
+ * id and the offset. doc/format-sstable.md has the byte tables.
  *
  * A table is immutable once its builder finished. Everything that a reader needs from footer and
  * properties is in TableInfo, which the manifest and the region keep: a process that never saw a

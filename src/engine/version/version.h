@@ -1,11 +1,12 @@
 /*
  * version.h - which tables are live: versions (in the region), the manifest (on disk).
  *
- * A version is an immutable arrangement of file records by level: copy-on-write arrays of pointers
- * to shared records in the metadata arena. A version edit is logged to the manifest, synced, sealed
- * (its end offset goes, checksummed, into one of two slots in separate sectors of the manifest's
- * header, synced again) and only then used. Damage below the sealed end, or in a slot, is
- * corruption; anything past it is a torn edit and is cut off. doc/format-manifest.md has the bytes.
+ * A version says which file records are live, level by level, and never changes: arrays of pointers
+ * into the metadata arena, where versions share the records. A version edit is logged to the
+ * manifest, synced and sealed: a header slot, one of two that lie in different sectors, gets the
+ * edit's end under a checksum and is synced too. The edit counts from then on. What is wrong below the
+ * seal, or in a slot, is corruption; bytes behind the seal are an edit that nobody used, and are
+ * cut off. doc/format-manifest.md has the bytes.
  *
  * One edit at a time: the manifest lock is held across its syncs. A failed sync of the manifest is
  * final: the store fails (a server resets).

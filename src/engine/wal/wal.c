@@ -13,7 +13,7 @@
  *
  * A write or sync of log bytes that fails is final: `failed` is set before the flush lock is released,
  * and nobody is told that anything is durable after that. What was appended may or may not be found by
- * the next recovery, so waiters are told that the outcome is unknown.
+ * the next recovery, so whoever waits gets AIDB_UNKNOWN.
  */
 #include "config.h"
 

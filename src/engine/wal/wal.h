@@ -1,16 +1,17 @@
 /*
  * wal.h - the write-ahead log: an endless byte stream. An LSN is a position in it.
  *
- * A record is copied into the ring (data/wal/ring, a mapped, zero-filled, synced file that survives
- * the death of every process) and from there written in batches to segments (data/wal/<first LSN, 16
+ * A record is copied into the ring (data/wal/ring, mapped; its blocks are allocated and synced ahead,
+ * and what is in it outlives the processes) and from there written in batches to segments (data/wal/<first LSN, 16
  * hex>.<incarnation, 8 hex>), which are zero-filled or recycled and carry their header outside LSN
  * space: the byte of LSN x is at header size + x % segment size of the segment that starts at
  * x - x % segment size. doc/format-wal.md has the byte tables.
  *
  * Every start of the store takes a new incarnation (counter and 64 random bits), mixed into every
- * checksum, so that no stale record is believed. Records and segment headers carry the durable LSN
- * known when they were written; the highest found is the horizon. Damage below it is corruption
- * (file and offset are named); damage at or above it ends the log.
+ * checksum, so that bytes of an earlier start are never taken for records. Records and segment
+ * headers state what was known to be durable when they were made; the highest such statement is the
+ * horizon. What is damaged below it is corruption (file and offset are named); from it on, the first
+ * damage is where the log ends.
  *
  * Frontiers: copied (everything below is in the ring: survives every process) and durable
  * (everything below is synced in segments). Ring space is free once durable has passed it.
@@ -142,13 +143,13 @@ Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn) MUST_CHECK;
 /* Wakes the WAL writer when a quarter of the ring is unsynced. For writers that do not sync: called
  * after the write lock was released; usually two loads. */
 void wal_nudge(Wal *wal);
-/* One step of the WAL writer: writes and syncs from a quarter of the ring on or 100 ms after the oldest
- * unsynced byte, prepares segments ahead of need, touches ring pages ahead of the head.
+/* One step of the WAL writer: writes and syncs once a quarter of the ring is unsynced, or a byte has
+ * been for 100 ms; prepares segments ahead of need, touches ring pages ahead of the head.
  * *wait_ms tells when to come again at the latest. */
 Status wal_writer_step(Wal *wal, Slot *slot, int *wait_ms) MUST_CHECK;
 /* Tells that tables hold everything below `lsn`: whole segments below may be recycled. */
 void wal_release(Wal *wal, Slot *slot, uint64_t lsn);
-/* Clean stop: drains the ring, marks it empty with the end LSN, synced. */
+/* Clean stop: syncs what the ring holds, then notes in its header that the log ends here, durably. */
 Status wal_stop(Wal *wal, Slot *slot) MUST_CHECK;
 /* Numbers for people: name TAB value lines. */
 Status wal_describe(const Wal *wal, Buffer *text) MUST_CHECK;
