@@ -31,7 +31,7 @@
  * marked failed: every later call returns AIDB_FAILED until the store is closed and opened again.
  *
  * Errors. Every function that can fail returns an aidb_status; aidb_error_message() then tells the
- * calling thread what happened, to which file or key, and what to do about it. AIDB_NOT_FOUND and
+ * calling thread what went wrong, with the file or key, and what may help. AIDB_NOT_FOUND and
  * AIDB_EXPECTATION are answers rather than errors.
  */
 #ifndef AIDB_H
@@ -49,35 +49,35 @@ extern "C" {
 #pragma GCC visibility push(default)
 #endif
 
-#define AIDB_VERSION "0.1.0"
-#define AIDB_KEY_MAX 65536u        /* bytes */
+#define AIDB_VERSION   "0.1.0"
+#define AIDB_KEY_MAX   65536u      /* bytes */
 #define AIDB_VALUE_MAX (64u << 20) /* bytes */
 
 /* The values are part of the wire protocol and are never reused. */
 typedef enum aidb_status {
     AIDB_OK = 0,
-    AIDB_NOT_FOUND = 1,      /* the key does not exist */
-    AIDB_EXPECTATION = 2,    /* a condition of the batch was not met; nothing was written */
-    AIDB_INVALID = 3,        /* an argument is wrong: size, name, value, order of calls */
-    AIDB_LIMIT = 4,          /* a documented limit was reached (size, connections, snapshots) */
-    AIDB_IO = 5,             /* the operating system refused a file or socket operation */
-    AIDB_CORRUPTION = 6,     /* stored bytes are damaged; the message names file and offset */
-    AIDB_NO_SPACE = 7,       /* the disk is full; reads go on, writes work again once it is not */
-    AIDB_NO_MEMORY = 8,      /* memory could not be had */
-    AIDB_BUSY = 9,           /* not now: try again */
-    AIDB_LOCKED = 10,        /* the directory is in use by another process */
-    AIDB_NO_DATABASE = 11,   /* no database there */
-    AIDB_EXISTS = 12,        /* something is already there */
-    AIDB_CONNECTION = 13,    /* no connection, refused, or lost before anything was asked */
-    AIDB_UNKNOWN = 14,       /* the outcome of the write is not known: it may or may not last */
+    AIDB_NOT_FOUND = 1,       /* the key does not exist */
+    AIDB_EXPECTATION = 2,     /* a condition of the batch was not met; nothing was written */
+    AIDB_INVALID = 3,         /* an argument is wrong: size, name, value, order of calls */
+    AIDB_LIMIT = 4,           /* a documented limit was reached (size, connections, snapshots) */
+    AIDB_IO = 5,              /* the operating system refused a file or socket operation */
+    AIDB_CORRUPTION = 6,      /* stored bytes are damaged; the message names file and offset */
+    AIDB_NO_SPACE = 7,        /* the disk is full; reads go on, writes work again once it is not */
+    AIDB_NO_MEMORY = 8,       /* memory could not be had */
+    AIDB_BUSY = 9,            /* not now: try again */
+    AIDB_LOCKED = 10,         /* the directory is in use by another process */
+    AIDB_NO_DATABASE = 11,    /* no database there */
+    AIDB_EXISTS = 12,         /* something is already there */
+    AIDB_CONNECTION = 13,     /* no connection, refused, or lost before anything was asked */
+    AIDB_UNKNOWN = 14,        /* the outcome of the write is not known: it may or may not last */
     AIDB_AUTHENTICATION = 15, /* the server does not accept these credentials */
-    AIDB_TIMEOUT = 16,       /* time ran out */
-    AIDB_CANCELED = 17,      /* aidb_cancel, or an administrator */
-    AIDB_FAILED = 18,        /* the handle is marked failed: close and open again */
-    AIDB_CLOSED = 19,        /* the handle is not usable here (forked child) */
-    AIDB_UNSUPPORTED = 20,   /* not in this version, or not in this way of opening */
-    AIDB_PROTOCOL = 21,      /* the peer broke the wire protocol */
-    AIDB_INTERNAL = 22       /* a broken invariant: please report it */
+    AIDB_TIMEOUT = 16,        /* time ran out */
+    AIDB_CANCELED = 17,       /* aidb_cancel, or an administrator */
+    AIDB_FAILED = 18,         /* the handle is marked failed: close and open again */
+    AIDB_CLOSED = 19,         /* the handle is not usable here (forked child) */
+    AIDB_UNSUPPORTED = 20,    /* not in this version, or not in this way of opening */
+    AIDB_PROTOCOL = 21,       /* the peer broke the wire protocol */
+    AIDB_INTERNAL = 22        /* a broken invariant: please report it */
 } aidb_status;
 
 /* How much a write must survive before it is acknowledged. */
@@ -130,9 +130,9 @@ typedef struct aidb_entry {
 
 /* What a batch came to. */
 typedef struct aidb_commit {
-    uint64_t lsn;             /* LSN of the last operation of the batch */
+    uint64_t lsn;              /* LSN of the last operation of the batch */
     size_t failed_expectation; /* on AIDB_EXPECTATION: index of the condition, from 0 */
-    uint64_t present_version; /* on AIDB_EXPECTATION: the key's version, 0 when it is absent */
+    uint64_t present_version;  /* on AIDB_EXPECTATION: the key's version, 0 when it is absent */
 } aidb_commit;
 
 /*
@@ -203,9 +203,9 @@ void aidb_snapshot_destroy(aidb_snapshot *snapshot);
 
 typedef struct aidb_scan {
     aidb_range range;
-    aidb_key prefix;   /* alternative to range: every key that begins with it */
-    uint64_t limit;    /* most entries wanted, 0 for all: only a hint of how much to fetch */
-    int keys_only;     /* do not fetch values */
+    aidb_key prefix; /* alternative to range: every key that begins with it */
+    uint64_t limit;  /* most entries wanted, 0 for all: only a hint of how much to fetch */
+    int keys_only;   /* do not fetch values */
 } aidb_scan;
 
 /* An iterator reads at one point in time: the snapshot's, or that of its creation. Destroy it
