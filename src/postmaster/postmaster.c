@@ -19,6 +19,7 @@
 #include "postmaster/postmaster.h"
 #include "postmaster/postmaster_internal.h"
 
+#include "common/hash.h"
 #include "common/log.h"
 #include "io/io.h"
 #include "postmaster/server_log.h"
@@ -108,7 +109,7 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
     Child *child = &postmaster->children[slot];
     child->kind = kind;
     child->leaving = false;
-    child->stuck_since = child->stuck_seen_ns = 0;
+    child->stuck_since_ns = 0;
     pid_t pid = fork();
     if (pid == 0) {
         begin_child(postmaster, kind);
@@ -478,48 +479,70 @@ static void reload(Postmaster *postmaster)
 
 /* ---- stuck processes ------------------------------------------------------------------------- */
 
-static const char *section_name(uint32_t section)
-{
-    static const char *const NAMES[] = {"none",  "write", "log flush",
-                                        "epoch", "lock",  "block read"};
-    return section < 6 ? NAMES[section] : "unknown";
-}
-
-/* Locks that are held across file operations: a slow disk must not look like a fault. */
+/* Locks that are held across file operations for long; a slow disk must not look like a fault. The write
+ * lock is not among them: what it is held across marks itself as a log flush. */
 #define LOCKS_WITH_IO                                                                          \
     ((1u << LOCK_RANK_COMPACTION) | (1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | \
-     (1u << LOCK_RANK_WRITE) | (1u << LOCK_RANK_WAL_FLUSH) | (1u << LOCK_RANK_WAL_SEGMENTS))
+     (1u << LOCK_RANK_WAL_FLUSH) | (1u << LOCK_RANK_WAL_SEGMENTS))
 
-/* A process that is where nobody may be for long: named, and killed when it has not moved for two
- * minutes, unless what it is in may wait for a disk. Its section's words are all that is read. */
-static void look_at_slot(Postmaster *postmaster, uint32_t index, uint64_t now)
+static const char *lock_rank_name(uint32_t ranks)
 {
-    Child *child = &postmaster->children[index];
-    const Slot *slot = &db_slots(postmaster->db)->slots[index];
+    static const char *const NAMES[] = {[LOCK_RANK_COMPACTION] = "compaction",
+                                        [LOCK_RANK_FLUSH_JOB] = "flush job",
+                                        [LOCK_RANK_MANIFEST] = "manifest",
+                                        [LOCK_RANK_WRITE] = "write",
+                                        [LOCK_RANK_WAL_FLUSH] = "log flush",
+                                        [LOCK_RANK_WAL_SEGMENTS] = "log segments",
+                                        [LOCK_RANK_VIEW] = "view",
+                                        [LOCK_RANK_META] = "metadata",
+                                        [LOCK_RANK_MEMPOOL] = "memory pool",
+                                        [LOCK_RANK_CACHE] = "cache"};
+    for (uint32_t rank = LOCK_RANK_CACHE; rank > 0; rank--)
+        if ((ranks >> rank & 1) != 0)
+            return NAMES[rank];
+    return "none";
+}
+
+/* Everything that changes in a slot whose owner gets on. */
+static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoch)
+{
+    uint64_t words[3 + STAT_COUNT] = {locks, epoch, atomic_load(&slot->section_since_ns)};
+    for (int i = 0; i < STAT_COUNT; i++)
+        words[3 + i] = atomic_load_explicit(&slot->stats[i], memory_order_relaxed);
+    return hash64(words, sizeof words, 1);
+}
+
+/* A process that holds what nobody may hold for long, and has done nothing since the last look: named
+ * after two looks, killed after two minutes, unless it may be in a file operation. */
+static void look_at_slot(Child *child, const Slot *slot, uint64_t now)
+{
     uint32_t section = atomic_load(&slot->section);
-    uint64_t since = atomic_load(&slot->section_since_ns);
     uint32_t locks = atomic_load(&slot->lock_ranks);
-    if (section == SECTION_NONE || since == 0 || since > now || now - since < STUCK_REPORT_NS) {
-        child->stuck_since = 0;
+    uint64_t epoch = atomic_load(&slot->epoch);
+    bool in_io =
+        section == SECTION_FLUSH || section == SECTION_READ || (locks & LOCKS_WITH_IO) != 0;
+    if (locks == 0 && epoch == 0 && section == SECTION_NONE) {
+        child->stuck_since_ns = 0;
         return;
     }
-    if (child->stuck_since != since) {
-        child->stuck_since = since;
-        child->stuck_seen_ns = now;
-        server_log(LOG_LEVEL_WARNING,
-                   "the %s (process %d) has been in section %s for %" PRIu64 " s (locks 0x%x)",
-                   child_name(child->kind), (int)child->pid, section_name(section),
-                   (now - since) / 1000000000u, locks);
+    uint64_t fingerprint = slot_fingerprint(slot, locks, epoch);
+    if (child->stuck_since_ns == 0 || child->stuck_fingerprint != fingerprint) {
+        child->stuck_fingerprint = fingerprint;
+        child->stuck_since_ns = now;
+        child->stuck_said = false;
         return;
     }
-    bool may_kill =
-        (section == SECTION_WRITE || section == SECTION_EPOCH || section == SECTION_LOCK) &&
-        (locks & LOCKS_WITH_IO) == 0;
-    if (may_kill && now - child->stuck_seen_ns >= STUCK_KILL_NS) {
-        server_log(LOG_LEVEL_ERROR, "the %s (process %d) is stuck in section %s and is killed",
-                   child_name(child->kind), (int)child->pid, section_name(section));
+    uint64_t stuck_ns = now - child->stuck_since_ns;
+    bool kill_it = !in_io && stuck_ns >= STUCK_KILL_NS;
+    if (!child->stuck_said || kill_it)
+        server_log(kill_it ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
+                   "the %s (process %d) has not moved for %" PRIu64 " s: lock %s, %s an epoch%s%s",
+                   child_name(child->kind), (int)child->pid, stuck_ns / 1000000000u,
+                   lock_rank_name(locks), epoch != 0 ? "in" : "not in",
+                   in_io ? ", perhaps in a file operation" : "", kill_it ? "; it is killed" : "");
+    child->stuck_said = true;
+    if (kill_it)
         kill(child->pid, SIGKILL);
-    }
 }
 
 static void monitor(Postmaster *postmaster)
@@ -530,7 +553,7 @@ static void monitor(Postmaster *postmaster)
     postmaster->monitor_ns = now + MONITOR_NS;
     for (uint32_t i = 0; i < postmaster->child_count; i++)
         if (postmaster->children[i].pid != 0)
-            look_at_slot(postmaster, i, now);
+            look_at_slot(&postmaster->children[i], &db_slots(postmaster->db)->slots[i], now);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */

@@ -30,8 +30,9 @@ typedef struct Child {
     uint64_t retry_ns; /* not to be started again before */
     uint64_t session;
     uint64_t secret;
-    uint64_t stuck_since; /* of the section that it was seen in for too long */
-    uint64_t stuck_seen_ns;
+    uint64_t stuck_since_ns; /* seen where nobody may be for long; 0: not */
+    uint64_t stuck_fingerprint;
+    bool stuck_said;
 } Child;
 
 typedef enum PendingState {
