@@ -225,6 +225,21 @@ Status file_unlink(const char *path)
     return AIDB_OK;
 }
 
+Status file_discard(const char *path)
+{
+    struct stat info;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    RETURN_IF_FAILED(file_unlink(path));
+    if (fd >= 0) {
+        /* After the unlinking: what is cut short must not have a name. A failure costs space only until
+         * the last descriptor is closed. */
+        if (fstat(fd, &info) == 0 && info.st_nlink == 0 && ftruncate(fd, 0) != 0)
+            info.st_size = 0;
+        close(fd);
+    }
+    return AIDB_OK;
+}
+
 bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;

@@ -53,6 +53,9 @@ Status file_replace(const char *path, const void *data, size_t size, mode_t mode
 Status file_rename(const char *from, const char *to) MUST_CHECK;
 /* A missing file is fine. */
 Status file_unlink(const char *path) MUST_CHECK;
+/* Removes a file that nobody reads any more and gives its space back at once, even where other processes
+ * still have it open. A file that has another name (a hard link) keeps its bytes there. */
+Status file_discard(const char *path) MUST_CHECK;
 bool file_exists(const char *path);
 
 /* Makes names created, renamed or removed in a directory durable. */

@@ -46,6 +46,29 @@ START_TEST(files_are_made_once)
 }
 END_TEST
 
+START_TEST(discarded_files_give_their_space_back)
+{
+    File file;
+    struct stat info;
+    ck_assert_int_eq(file_open(path, FILE_CREATE_NEW, &file), AIDB_OK);
+    ck_assert_int_eq(file_zero_fill(&file, 0, 100000), AIDB_OK);
+    ck_assert_int_eq(file_discard(path), AIDB_OK);
+    ck_assert(!file_exists(path));
+    ck_assert_int_eq(fstat(file.fd, &info), 0); /* still open here */
+    ck_assert_int_eq(info.st_size, 0);
+    file_close(&file);
+    ck_assert_int_eq(file_discard(path), AIDB_OK);
+    /* Somebody's hard link is somebody's copy. */
+    char *other = path_join(directory, "other");
+    ck_assert_int_eq(file_replace(path, "kept", 4, 0600), AIDB_OK);
+    ck_assert_int_eq(link(path, other), 0);
+    ck_assert_int_eq(file_discard(path), AIDB_OK);
+    ck_assert_int_eq(stat(other, &info), 0);
+    ck_assert_int_eq(info.st_size, 4);
+    free(other);
+}
+END_TEST
+
 START_TEST(reads_and_writes_are_whole)
 {
     File file;
@@ -151,6 +174,7 @@ int main(void)
     tcase_add_checked_fixture(all, setup, teardown);
     suite_add_tcase(suite, all);
     tcase_add_test(all, files_are_made_once);
+    tcase_add_test(all, discarded_files_give_their_space_back);
     tcase_add_test(all, reads_and_writes_are_whole);
     tcase_add_test(all, replace_is_whole_or_nothing);
     tcase_add_test(all, directories);

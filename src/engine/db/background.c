@@ -112,7 +112,7 @@ static Status remove_dead_tables(Session *session)
             if (path == NULL)
                 return status_set(AIDB_NO_MEMORY, "out of memory");
             /* A file that cannot be removed now is an orphan for the next start. */
-            if (file_unlink(path) != AIDB_OK)
+            if (file_discard(path) != AIDB_OK)
                 server_log(LOG_LEVEL_WARNING, "%s", status_message());
             free(path);
             file_cache_forget(session->files, numbers[i]);

@@ -9,6 +9,7 @@
 
 #include "engine/db/db_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,47 @@ static bool overlap(const NewFile *before, const NewFile *after)
     return order > 0 || (order == 0 && !before->largest_exclusive);
 }
 
+/* Beside a server a table may go while it is read. What was found in it counts only if it is still live,
+ * so it is kept until that is known. */
+typedef struct Finding {
+    uint64_t offset;
+    char what[256];
+} Finding;
+typedef struct Findings {
+    Finding items[16]; /* more of one table say nothing new */
+    size_t count;
+    size_t more;
+} Findings;
+
+static void keep_finding(void *arg, const char *path, uint64_t offset, const char *what)
+{
+    (void)path;
+    Findings *findings = arg;
+    if (findings->count == sizeof findings->items / sizeof findings->items[0]) {
+        findings->more++;
+        return;
+    }
+    Finding *finding = &findings->items[findings->count++];
+    finding->offset = offset;
+    snprintf(finding->what, sizeof finding->what, "%s", what);
+}
+
+static Status verify_table_online(const char *directory, const char *path,
+                                  const ManifestState *store, const NewFile *table,
+                                  DamageReport report, void *arg)
+{
+    Findings findings = {.count = 0};
+    Status status =
+        table_verify(path, store->identity.system_id, &table->info, keep_finding, &findings);
+    if ((status != AIDB_OK || findings.count > 0) && !still_live(directory, table->info.number))
+        return AIDB_OK;
+    for (size_t i = 0; i < findings.count; i++)
+        report(arg, path, findings.items[i].offset, findings.items[i].what);
+    if (findings.more > 0)
+        report(arg, path, 0, "holds more damage than is listed");
+    return status;
+}
+
 static Status verify_tables(const char *directory, ManifestState *store, bool online,
                             DamageReport report, void *arg)
 {
@@ -69,9 +111,8 @@ static Status verify_tables(const char *directory, ManifestState *store, bool on
                 report(arg, path, 0, "a live table is missing");
             continue;
         }
-        status = table_verify(path, store->identity.system_id, &table->info, report, arg);
-        if (status == AIDB_NOT_FOUND && online && !still_live(directory, table->info.number))
-            status = AIDB_OK;
+        status = online ? verify_table_online(directory, path, store, table, report, arg)
+                        : table_verify(path, store->identity.system_id, &table->info, report, arg);
         if (status != AIDB_OK)
             goto out;
     }
