@@ -42,7 +42,7 @@ static bool aidbctl(Torture *torture, const char *const *arguments)
         dup2(fd, 1);
         dup2(fd, 2);
         const char *vector[24] = {program};
-        for (size_t i = 0; arguments[i] != NULL && i < 22; i++)
+        for (size_t i = 0; i < 22 && arguments[i] != NULL; i++)
             vector[i + 1] = arguments[i];
         execvp(program, (char *const *)(uintptr_t)vector);
         _exit(127);

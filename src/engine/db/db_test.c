@@ -298,9 +298,11 @@ static void check_scan(World *world, const Model *model, uint64_t snapshot, bool
             scan.from = slice_make(bound, strlen(bound) + 1);
     }
     if (reverse) {
-        while (check.next > low)
-            ck_assert_msg(!model->entries[--check.next].present, "reverse scan missed %u",
+        while (check.next > low) {
+            check.next--;
+            ck_assert_msg(!model->entries[check.next].present, "reverse scan missed %u",
                           check.next);
+        }
     } else {
         for (; check.next < high; check.next++)
             ck_assert_msg(!model->entries[check.next].present, "scan missed %u", check.next);

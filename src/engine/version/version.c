@@ -334,7 +334,7 @@ static void adopt(Build *build, const Version *current)
         for (uint32_t i = 0; i < version->levels[level].count; i++)
             version->levels[level].files[i]->references++;
         set->live_files += version->levels[level].count;
-        if (build->removed_counts[level] == 0)
+        if (current == NULL || build->removed_counts[level] == 0)
             continue;
         for (uint32_t i = 0; i < current->levels[level].count; i++) {
             FileMeta *file = current->levels[level].files[i];
