@@ -122,9 +122,9 @@ Status table_cover(TableReader *reader, const TableInfo *info, Slice key, uint64
                    uint64_t *lsn) MUST_CHECK;
 /* The table's range tombstones in heap memory. */
 Status table_fragments(TableReader *reader, const TableInfo *info, RangeFragments *out) MUST_CHECK;
-/* `readahead`: the caller will read much in order (compaction, long scans). Blocks of an iterator that
- * bypasses the cache are its own; those of others live until the epoch is left. `reader` and `info`
- * outlive the iterator. */
+/* `readahead`: the caller will read much in order (compaction, long scans). Blocks that the cache
+ * has no frame for (or that bypass it) are the iterator's own, which is valid until its next step; it
+ * holds no more of them at a time than one of each kind. `reader` and `info` outlive the iterator. */
 Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead,
                          Iter **iter) MUST_CHECK;
 /* Approximate bytes of the file's data before key (from the index alone). */

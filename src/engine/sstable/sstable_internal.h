@@ -280,9 +280,9 @@ typedef struct BlockBuffer {
 void block_buffer_deinit(BlockBuffer *buffer);
 
 /*
- * Reads one block and gives its payload. With a cache: from or into a frame or, when it has no room,
- * private memory of the reader; valid until the epoch is left and table_reader_release. Without one:
- * in `own` until its next read, or, when `own` is NULL, in private memory.
+ * Reads one block and gives its payload. With a cache: from or into a frame, valid until the epoch is
+ * left. Without one, or when it has no frame to give: in `own` until its next read or, when `own` is
+ * NULL, in private memory of the reader, valid until table_reader_release.
  *
  * When the block has to come from the file and `own` is given, `readahead` bytes of stored blocks (at
  * least the block) are read at once into own->window: those from the block on or, `backward`, those

@@ -1009,6 +1009,58 @@ START_TEST(table_limits)
 }
 END_TEST
 
+/* A walk inside one epoch may pass over more than fits in memory: blocks that the cache does not take
+ * are the iterator's, one at a time. */
+START_TEST(walking_keeps_no_blocks)
+{
+    static const Shape shape = {"large values", 60, 0, 12, 400000, 1, 4096};
+    Model model;
+    make_directory();
+    random_seed("walking_keeps_no_blocks");
+    model_build(&model, &shape);
+    for (int kind = 0; kind < 3; kind++) {
+        if (!compression_supported((Compression)kind))
+            continue;
+        TableOptions options = options_of((Compression)kind, shape.block_size, 10);
+        TableInfo info = build_table(&model, &options, TABLE_NUMBER(1, 1 + kind), NULL, 0);
+        FileCache *files;
+        OK(file_cache_create(directory, 4, &files));
+        static const size_t sizes[] = {0, 4u << 20};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            TestCache cache;
+            test_cache_init(&cache, sizes[i]);
+            TableReader reader = {.files = files,
+                                  .cache = cache.cache,
+                                  .epochs = &cache.epochs,
+                                  .slot = cache.slot};
+            epoch_enter(&cache.epochs, cache.slot);
+            Iter *iter;
+            OK(table_iter_create(&reader, &info, false, &iter));
+            size_t seen = 0;
+            for (OK(iter->ops->seek_first(iter)); iter->valid; OK(iter->ops->next(iter)))
+                ck_assert(entry_equal(&iter->entry, &model.entries[seen++]));
+            ck_assert_uint_eq(seen, model.count);
+            for (OK(iter->ops->seek_last(iter)); iter->valid; OK(iter->ops->prev(iter)))
+                ck_assert(entry_equal(&iter->entry, &model.entries[--seen]));
+            ck_assert_uint_eq(seen, 0);
+            for (size_t n = 0; n < 40; n++) { /* with no run in one direction */
+                size_t at = random_below((uint32_t)model.count);
+                OK(iter->ops->seek(iter, model.entries[at].key, model.entries[at].lsn));
+                ck_assert(iter->valid && entry_equal(&iter->entry, &model.entries[at]));
+            }
+            ck_assert_ptr_null(reader.private_blocks);
+            iter_destroy(iter);
+            epoch_leave(cache.slot);
+            table_reader_deinit(&reader);
+            test_cache_deinit(&cache);
+        }
+        file_cache_destroy(files);
+    }
+    model_free(&model);
+    remove_directory();
+}
+END_TEST
+
 /* A block that does not shrink by an eighth is stored as it is; stored blocks keep to their size. */
 START_TEST(block_sizes)
 {
@@ -1543,6 +1595,7 @@ static Suite *sstable_suite(void)
     tcase_set_timeout(tables, 300);
     tcase_add_loop_test(tables, table_model, 0, (int)(sizeof table_shapes / sizeof *table_shapes));
     tcase_add_test(tables, table_limits);
+    tcase_add_test(tables, walking_keeps_no_blocks);
     tcase_add_test(tables, block_sizes);
     tcase_add_test(tables, builder_refuses);
     tcase_add_test(tables, builder_full_disk);

@@ -2,8 +2,8 @@
  * table_iter.c - walks a table in both directions.
  *
  * Place: top index entry (tables with two levels) -> index entry -> entry of the data block. With a
- * cache, blocks come from frames and live until the epoch is left. Without one they lie in three
- * buffers of the iterator, which are reused for the next block.
+ * cache, blocks come from frames and live until the epoch is left. Without one, or when it has no
+ * frame for a block, they lie in three buffers of the iterator, which are reused for the next block.
  *
  * Stored blocks that are not in the cache are read ahead: 256 KiB at a time when the caller asked for
  * it; otherwise the iterator begins after two blocks in a row in one direction and doubles.
@@ -65,7 +65,7 @@ static Status read_index(TableIter *it, BlockKind kind, const BlockHandle *handl
 {
     Slice payload;
     BlockRead read = {
-        .kind = kind, .handle = *handle, .own = it->reader->cache == NULL ? own : NULL};
+        .kind = kind, .handle = *handle, .own = own};
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!index_view_init(view, payload))
         return table_damage(it->reader, it->info, handle->offset, "index block makes no sense");
@@ -129,10 +129,9 @@ static Status load_block(TableIter *it, uint32_t position)
                             "index block makes no sense");
     it->block_offset = handle.offset;
     uint32_t readahead = readahead_size(it);
-    bool own = it->reader->cache == NULL || readahead > 0;
     BlockRead read = {.kind = BLOCK_DATA,
                       .handle = handle,
-                      .own = own ? &it->data_buffer : NULL,
+                      .own = &it->data_buffer,
                       .readahead = readahead,
                       .backward = it->backward};
     Slice payload;

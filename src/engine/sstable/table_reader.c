@@ -127,7 +127,8 @@ static Status fill_window(TableReader *reader, const TableInfo *info, const Bloc
     return AIDB_OK;
 }
 
-/* An uncompressed block that is read where it stays: in a frame or in private memory. */
+/* An uncompressed block that is read where it stays: in a frame, or in memory of the iterator that
+ * asked, or in private memory. */
 static Status read_in_place(TableReader *reader, const TableInfo *info, const BlockRead *read,
                             Slice *payload)
 {
@@ -136,7 +137,14 @@ static Status read_in_place(TableReader *reader, const TableInfo *info, const Bl
     if (reader->cache != NULL)
         cache_reserve(reader->cache, reader->slot, handle->size,
                       read->kind == BLOCK_DATA ? CACHE_DATA : CACHE_INDEX, &fill);
-    uint8_t *data = fill.data != NULL ? fill.data : private_block(reader, handle->size);
+    uint8_t *data = fill.data;
+    if (data == NULL && read->own != NULL) {
+        read->own->payload.size = 0;
+        RETURN_IF_FAILED(buffer_reserve(&read->own->payload, handle->size));
+        data = read->own->payload.data;
+    } else if (data == NULL) {
+        data = private_block(reader, handle->size);
+    }
     if (data == NULL)
         return AIDB_NO_MEMORY;
     BlockTrailer trailer;
@@ -164,27 +172,28 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
                      const uint8_t *stored, const BlockTrailer *trailer, Slice *payload)
 {
     size_t packed_size = read->handle.size - TRAILER_SIZE;
-    BlockBuffer *own = reader->cache == NULL ? read->own : NULL;
-    if (trailer->compression == COMPRESSION_NONE && own != NULL) {
-        *payload = slice_make(stored, trailer->raw_size); /* it lies in the window */
-        return AIDB_OK;
-    }
     if (trailer->compression != COMPRESSION_NONE && reader->decompressor == NULL) {
         reader->decompressor = decompressor_create();
         if (reader->decompressor == NULL)
             return status_set(AIDB_NO_MEMORY, "out of memory to decompress blocks");
     }
     CacheFill fill = {0};
-    uint8_t *data;
-    if (own != NULL) {
-        own->payload.size = 0;
-        RETURN_IF_FAILED(buffer_reserve(&own->payload, (size_t)trailer->raw_size + 1));
-        data = own->payload.data;
-    } else {
-        if (reader->cache != NULL)
-            cache_reserve(reader->cache, reader->slot, trailer->raw_size,
-                          read->kind == BLOCK_DATA ? CACHE_DATA : CACHE_INDEX, &fill);
-        data = fill.data != NULL ? fill.data : private_block(reader, trailer->raw_size);
+    if (reader->cache != NULL)
+        cache_reserve(reader->cache, reader->slot, trailer->raw_size,
+                      read->kind == BLOCK_DATA ? CACHE_DATA : CACHE_INDEX, &fill);
+    uint8_t *data = fill.data;
+    if (data == NULL && read->own != NULL) {
+        /* An iterator reuses its memory for the next block: what it walks over in one epoch, which may
+         * be far more than fits in memory, must not pile up. */
+        if (trailer->compression == COMPRESSION_NONE) {
+            *payload = slice_make(stored, trailer->raw_size); /* it lies in the window */
+            return AIDB_OK;
+        }
+        read->own->payload.size = 0;
+        RETURN_IF_FAILED(buffer_reserve(&read->own->payload, (size_t)trailer->raw_size + 1));
+        data = read->own->payload.data;
+    } else if (data == NULL) {
+        data = private_block(reader, trailer->raw_size);
     }
     if (data == NULL)
         return AIDB_NO_MEMORY;
@@ -222,7 +231,7 @@ Status table_block_read(TableReader *reader, const TableInfo *info, const BlockR
     if (handle->size < TRAILER_SIZE || handle->offset < TABLE_HEADER_SIZE ||
         handle->offset > info->file_size || handle->size > info->file_size - handle->offset)
         return table_damage(reader, info, handle->offset, "block lies outside the file");
-    if (read->own == NULL && handle->raw)
+    if (handle->raw && (read->own == NULL || (reader->cache != NULL && read->readahead == 0)))
         return read_in_place(reader, info, read, payload);
 
     const uint8_t *stored;
