@@ -234,6 +234,7 @@ Status db_flush(Session *session)
 {
     DbShared *shared = session->shared;
     RETURN_IF_FAILED(db_check(session->db));
+    bool did;
     for (;;) {
         uint32_t seen = progress_now(shared);
         lock_acquire(&shared->write_lock, session->slot);
@@ -244,10 +245,13 @@ Status db_flush(Session *session)
             break;
         if (status != AIDB_BUSY)
             return status;
-        RETURN_IF_FAILED(progress_wait(session, seen, 100));
+        /* As many wait as there may be. Perhaps nobody else flushes them (at a clean stop no duty is
+         * left), or cannot, and then the caller must hear why. */
+        RETURN_IF_FAILED(flush_immutables(session, &did));
+        if (!did)
+            RETURN_IF_FAILED(progress_wait(session, seen, 100));
         RETURN_IF_FAILED(db_check(session->db));
     }
-    bool did;
     return flush_immutables(session, &did);
 }
 

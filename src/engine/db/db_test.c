@@ -517,6 +517,101 @@ START_TEST(large_batches_pass)
 }
 END_TEST
 
+/* With every memtable waiting and none that can be flushed, a flush and a stop end with the reason. */
+START_TEST(a_flush_that_cannot_be_done_ends)
+{
+    World world;
+    world_create(&world, 1);
+    char *sst = path_join(world.directory, "sst");
+    char *aside = path_join(world.directory, "aside");
+    ck_assert_int_eq(rename(sst, aside), 0);
+    for (int i = 0; i < 2 * MEMTABLES_MAX; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        char key[16];
+        key_of((uint32_t)i, key);
+        ok(batch_put(&batch, slice_from_string(key), slice_make("v", 1)));
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+        Status status = db_flush(world.client);
+        ck_assert(status != AIDB_OK && status != AIDB_FAILED);
+    }
+    Status status = db_stop(world.db, world.client, true);
+    ck_assert(status != AIDB_OK && status != AIDB_FAILED);
+    ck_assert_int_eq(rename(aside, sst), 0);
+    ok(db_flush(world.client));
+    uint64_t at;
+    Entry entry;
+    ok(db_read_begin(world.client, DB_NOW, &at));
+    for (uint32_t i = 0; i < 2 * MEMTABLES_MAX; i++) {
+        char key[16];
+        key_of(i, key);
+        ok(db_read_get(world.client, slice_from_string(key), &entry));
+    }
+    db_read_end(world.client);
+    free(sst);
+    free(aside);
+    world_destroy(&world);
+}
+END_TEST
+
+/* The active memtable's pieces may stand so that what is free between them is too short for a batch,
+ * while nothing waits to be flushed. */
+START_TEST(a_pool_in_pieces_is_joined)
+{
+    World world = {.random = 1, .options = small_options()};
+    world.options.memtable_size = 2u << 20;
+    world.options.batch_max = 1u << 20;
+    world.directory = test_directory_create();
+    ok(db_create(world.directory, &world.options));
+    world_open(&world);
+    MemPool *pool = world.db->shared->pool;
+    Slot *slot = db_session_slot(world.client);
+    size_t chunk = 60u << 10, large = 1000u << 10;
+    uint8_t *value = calloc(1, large);
+    ck_assert_ptr_nonnull(value);
+    Memtable *others[MEMTABLES_MAX];
+    int count = 0;
+    /* Pieces of the active memtable between those of others, which go away then. */
+    while (count < MEMTABLES_MAX - 2) {
+        Batch batch = {0};
+        DbCommit commit;
+        char key[16];
+        key_of((uint32_t)count, key);
+        ok(batch_put(&batch, slice_from_string(key), slice_make(value, chunk)));
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+        ok(memtable_create(pool, slot, &others[count]));
+        Status status = memtable_secure(others[count], slot, 1, 0, large / 2);
+        count++;
+        if (status == AIDB_BUSY)
+            break;
+        ok(status);
+    }
+    for (int i = 0; i < count; i++)
+        memtable_retire(others[i], slot);
+    Batch batch = {0};
+    DbCommit commit;
+    ok(batch_put(&batch, slice_from_string("large"), slice_make(value, large)));
+    DbWrite write = {.ops = buffer_slice(&batch.ops), .op_count = 1};
+    Status status = AIDB_BUSY;
+    for (int tries = 0; status == AIDB_BUSY && tries < 3; tries++) {
+        /* The write waits for a flush when there is something to flush; here nobody else does it. */
+        atomic_store(&slot->interrupt, SLOT_INTERRUPT_CANCEL);
+        status = db_write(world.client, &write, &commit);
+        atomic_store(&slot->interrupt, 0);
+        if (status == AIDB_CANCELED) {
+            step(world.flusher);
+            status = AIDB_BUSY;
+        }
+    }
+    ok(status);
+    batch_deinit(&batch);
+    free(value);
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(options_that_do_not_fit_are_refused)
 {
     EngineOptions options = small_options();
@@ -630,10 +725,12 @@ int main(void)
     tcase_add_loop_test(model, model_matches, 0, 6);
     suite_add_tcase(suite, model);
     TCase *promises = tcase_create("promises");
-    tcase_set_timeout(promises, 0);
+    tcase_set_timeout(promises, 300);
     tcase_add_test(promises, expectations_are_checked_with_the_write);
     tcase_add_test(promises, expectations_see_a_sealed_memtable);
     tcase_add_test(promises, large_batches_pass);
+    tcase_add_test(promises, a_flush_that_cannot_be_done_ends);
+    tcase_add_test(promises, a_pool_in_pieces_is_joined);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);

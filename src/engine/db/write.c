@@ -95,6 +95,15 @@ static bool expectations_hold(Session *session, const DbWrite *write, uint64_t a
     return hold;
 }
 
+static bool has_immutables(Session *session)
+{
+    DbShared *shared = session->shared;
+    epoch_enter(&shared->epochs, session->slot);
+    bool has = atomic_load_explicit(&shared->view, memory_order_acquire)->immutable_count > 0;
+    epoch_leave(session->slot);
+    return has;
+}
+
 /* Room in the active memtable, switching it when it is full. Write lock held. AIDB_BUSY: after a flush. */
 static Status secure_memtable(Session *session, const DbWrite *write)
 {
@@ -104,8 +113,16 @@ static Status secure_memtable(Session *session, const DbWrite *write)
     if (memtable_entries(shared->active) > 0 &&
         memtable_bytes(shared->active) + need > shared->memtable_size)
         RETURN_IF_FAILED(view_switch_memtable(session));
-    return memtable_secure(shared->active, session->slot, write->op_count, write->range_count,
-                           write->ops.size);
+    Status status = memtable_secure(shared->active, session->slot, write->op_count,
+                                    write->range_count, write->ops.size);
+    if (status == AIDB_BUSY && memtable_entries(shared->active) > 0 && !has_immutables(session)) {
+        /* The free memory is in pieces between those of the active memtable, and no flush is on its way
+         * that would join them: this one's will. */
+        RETURN_IF_FAILED(view_switch_memtable(session));
+        status = memtable_secure(shared->active, session->slot, write->op_count,
+                                 write->range_count, write->ops.size);
+    }
+    return status;
 }
 
 /* Adds the operations to the active memtable. Cannot fail. */
