@@ -9,5 +9,14 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/main.c \
 	%D%/oracle.c \
 	%D%/oracle.h \
+	%D%/power.c \
 	%D%/torture.h
 %C%_aidbtorture_LDADD = $(AIDB_LIBS)
+
+# Not by libtool: nothing is installed, and the file must be a plain shared object without a sanitizer.
+noinst_DATA += %D%/disk.so
+EXTRA_DIST += %D%/disk.c
+CLEANFILES += %D%/disk.so
+%D%/disk.so: $(srcdir)/%D%/disk.c $(srcdir)/%D%/disk.h
+	$(AM_V_CC)$(CC) $(DEFS) $(AM_CPPFLAGS) $(CPPFLAGS) -std=gnu11 -g -O2 -Wall -Wextra -fPIC -shared \
+	    -o $@ $(srcdir)/%D%/disk.c -ldl

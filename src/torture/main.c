@@ -37,6 +37,7 @@ static const struct {
     {"kill-recovery", kill_campaign, 5, "the same, then recovery itself killed ten times"},
     {"stop", kill_campaign, 4, "SIGSTOP of background processes for a while under load"},
     {"kill-embedded", embedded_campaign, 20, "kill -9 of a program with an open directory"},
+    {"power", power_campaign, 300, "power loss at a random I/O call; iterations are cuts"},
 };
 
 const aidb_option small_settings[] = {{"create", "true"},

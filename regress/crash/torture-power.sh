@@ -1,0 +1,9 @@
+# Power loss at random I/O calls of a program that flushes, compacts, recovers and closes: whatever
+# syncs had not made durable is there, gone, or there in part, by sectors and by names. What was
+# acknowledged under fsync must be there, and what is there must be a prefix of what was written.
+# timeout: 300
+. "$AIDB_REGRESS/lib.sh"
+. "$AIDB_REGRESS/torture.sh"
+
+torture power --iterations "${AIDB_ROUNDS:-300}"
+done_testing

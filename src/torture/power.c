@@ -1,0 +1,542 @@
+/*
+ * power.c - power loss at any I/O call, from a journal.
+ *
+ * A program runs with the faulty disk under it (disk.c), which notes every change and every sync in
+ * order. Afterwards the disk's state is followed call by call: of each file the bytes that are synced and
+ * the changes that are not, of each directory likewise its names. At a cut, everything synced is there; of
+ * the rest, by the cut's mode, nothing, everything, all up to some call, or a random part: of writes
+ * each sector of 512 bytes by itself, of names each change by itself. The page cache of a mapped file is
+ * one more source of unsynced writes.
+ *
+ * Each state that a cut leaves is opened and checked. One of them becomes, unopened, the directory of the
+ * next round, so that recoveries are cut too, and recoveries of recoveries.
+ *
+ * fsync of a file makes its bytes and size durable, not its name: file systems promise no more.
+ */
+#include "config.h"
+
+#include "torture/torture.h"
+
+#include "torture/disk.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SECTOR      512u
+#define NAME_SIZE   128u
+#define OPEN_MAX_MS 60000u
+
+typedef struct Change {
+    DiskRecord record; /* a write or a truncation */
+    const uint8_t *data;
+} Change;
+
+typedef struct Inode {
+    uint64_t number;
+    uint8_t *synced;
+    size_t size;
+    Change *changes; /* since the last sync */
+    size_t change_count, change_room;
+    struct Inode *next;
+} Inode;
+
+typedef struct Name {
+    char path[NAME_SIZE];
+    Inode *inode; /* NULL: a directory */
+} Name;
+
+typedef struct NameChange {
+    uint32_t type; /* DiskRecordType */
+    uint32_t call;
+    char path[NAME_SIZE];
+    char other[NAME_SIZE];
+    Inode *inode;
+} NameChange;
+
+typedef struct Names {
+    Name *names;
+    size_t count, room;
+} Names;
+
+typedef struct Disk {
+    Inode *inodes;
+    Names synced;  /* names that are durable */
+    Names current; /* names as the program sees them */
+    NameChange *changes;
+    size_t change_count, change_room;
+} Disk;
+
+static void *grow(void *memory, size_t count, size_t *room, size_t size)
+{
+    if (count < *room)
+        return memory;
+    *room = *room * 2 + 64;
+    memory = realloc(memory, *room * size);
+    if (memory == NULL) {
+        fprintf(stderr, "aidbtorture: out of memory\n");
+        exit(2);
+    }
+    return memory;
+}
+
+/* ---- names -------------------------------------------------------------------------------------- */
+
+static Name *name_find(Names *names, const char *path)
+{
+    for (size_t i = 0; i < names->count; i++)
+        if (strcmp(names->names[i].path, path) == 0)
+            return &names->names[i];
+    return NULL;
+}
+
+static void name_put(Names *names, const char *path, Inode *inode)
+{
+    Name *name = name_find(names, path);
+    if (name == NULL) {
+        names->names = grow(names->names, names->count, &names->room, sizeof *names->names);
+        name = &names->names[names->count++];
+        snprintf(name->path, sizeof name->path, "%s", path);
+    }
+    name->inode = inode;
+}
+
+static void name_remove(Names *names, const char *path)
+{
+    Name *name = name_find(names, path);
+    if (name != NULL)
+        *name = names->names[--names->count];
+}
+
+static void name_apply(Names *names, const NameChange *change)
+{
+    switch ((DiskRecordType)change->type) {
+    case DISK_RECORD_CREATE:
+    case DISK_RECORD_MKDIR:
+        name_put(names, change->path, change->inode);
+        break;
+    case DISK_RECORD_RENAME:
+        if (name_find(names, change->path) != NULL &&
+            name_find(names, change->path)->inode == change->inode)
+            name_remove(names, change->path);
+        name_put(names, change->other, change->inode);
+        break;
+    default:
+        name_remove(names, change->path);
+        break;
+    }
+}
+
+/* Whether a change is one of the directory's. */
+static bool change_in(const NameChange *change, const char *directory)
+{
+    const char *slash = strrchr(change->path, '/');
+    size_t size = slash == NULL ? 0 : (size_t)(slash - change->path);
+    return strlen(directory) == size && memcmp(directory, change->path, size) == 0;
+}
+
+/* ---- following the journal ---------------------------------------------------------------------- */
+
+static Inode *inode_add(Disk *disk, uint64_t number)
+{
+    Inode *inode = calloc(1, sizeof *inode);
+    if (inode == NULL)
+        exit(2);
+    inode->number = number;
+    inode->next = disk->inodes; /* a number used again means the newest */
+    disk->inodes = inode;
+    return inode;
+}
+
+static Inode *inode_find(Disk *disk, uint64_t number)
+{
+    for (Inode *inode = disk->inodes; inode != NULL; inode = inode->next)
+        if (inode->number == number)
+            return inode;
+    return NULL;
+}
+
+static void bytes_resize(uint8_t **bytes, size_t *size, size_t wanted)
+{
+    *bytes = realloc(*bytes, wanted + 1);
+    if (*bytes == NULL)
+        exit(2);
+    if (wanted > *size)
+        memset(*bytes + *size, 0, wanted - *size);
+    *size = wanted;
+}
+
+static void inode_sync(Inode *inode)
+{
+    for (size_t i = 0; i < inode->change_count; i++) {
+        const Change *change = &inode->changes[i];
+        uint64_t offset = change->record.offset;
+        if (change->record.type == DISK_RECORD_TRUNCATE) {
+            bytes_resize(&inode->synced, &inode->size, offset);
+            continue;
+        }
+        if (offset + change->record.data_size > inode->size)
+            bytes_resize(&inode->synced, &inode->size, offset + change->record.data_size);
+        memcpy(inode->synced + offset, change->data, change->record.data_size);
+    }
+    inode->change_count = 0;
+}
+
+static void follow(Disk *disk, const DiskRecord *record, const char *path, const uint8_t *data)
+{
+    char text[NAME_SIZE] = "";
+    memcpy(text, path, record->path_size < sizeof text ? record->path_size : sizeof text - 1);
+    Inode *inode;
+    NameChange change = {.type = record->type, .call = record->call};
+    memcpy(change.path, text, sizeof text);
+    switch ((DiskRecordType)record->type) {
+    case DISK_RECORD_WRITE:
+    case DISK_RECORD_TRUNCATE:
+        inode = inode_find(disk, record->inode);
+        if (inode == NULL)
+            return;
+        inode->changes =
+            grow(inode->changes, inode->change_count, &inode->change_room, sizeof *inode->changes);
+        inode->changes[inode->change_count++] = (Change){*record, data};
+        return;
+    case DISK_RECORD_SYNC:
+        inode = inode_find(disk, record->inode);
+        if (inode != NULL)
+            inode_sync(inode);
+        return;
+    case DISK_RECORD_DIRECTORY_SYNC: {
+        size_t kept = 0;
+        for (size_t i = 0; i < disk->change_count; i++) {
+            if (change_in(&disk->changes[i], text))
+                name_apply(&disk->synced, &disk->changes[i]);
+            else
+                disk->changes[kept++] = disk->changes[i];
+        }
+        disk->change_count = kept;
+        return;
+    }
+    case DISK_RECORD_CREATE:
+        change.inode = inode_add(disk, record->inode);
+        break;
+    case DISK_RECORD_RENAME: {
+        memcpy(change.other, data,
+               record->data_size < NAME_SIZE ? record->data_size : NAME_SIZE - 1);
+        const Name *name = name_find(&disk->current, text);
+        change.inode = name != NULL ? name->inode : NULL;
+        break;
+    }
+    case DISK_RECORD_UNLINK:
+    case DISK_RECORD_MKDIR:
+        break;
+    }
+    name_apply(&disk->current, &change);
+    disk->changes =
+        grow(disk->changes, disk->change_count, &disk->change_room, sizeof *disk->changes);
+    disk->changes[disk->change_count++] = change;
+}
+
+/* ---- the directory before ----------------------------------------------------------------------- */
+
+static Disk *load_disk;
+static const char *load_root;
+
+static int load_one(const char *path, const struct stat *info, int type, struct FTW *place)
+{
+    (void)place;
+    const char *name = path + strlen(load_root);
+    if (*name == 0)
+        return 0;
+    name++;
+    Inode *inode = NULL;
+    if (type == FTW_F) {
+        inode = inode_add(load_disk, info->st_ino);
+        bytes_resize(&inode->synced, &inode->size, (size_t)info->st_size);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t got = fd < 0 ? -1 : read(fd, inode->synced, inode->size);
+        close(fd);
+        if (got != (ssize_t)inode->size)
+            return 1;
+    }
+    name_put(&load_disk->synced, name, inode);
+    name_put(&load_disk->current, name, inode);
+    return 0;
+}
+
+static bool disk_load(Disk *disk, const char *directory)
+{
+    load_disk = disk;
+    load_root = directory;
+    return nftw(directory, load_one, 16, FTW_PHYS) == 0;
+}
+
+static void disk_free(Disk *disk)
+{
+    while (disk->inodes != NULL) {
+        Inode *inode = disk->inodes;
+        disk->inodes = inode->next;
+        free(inode->synced);
+        free(inode->changes);
+        free(inode);
+    }
+    free(disk->synced.names);
+    free(disk->current.names);
+    free(disk->changes);
+    memset(disk, 0, sizeof *disk);
+}
+
+/* ---- the cut ------------------------------------------------------------------------------------ */
+
+typedef enum CutMode { CUT_NOTHING, CUT_ALL, CUT_PREFIX, CUT_RANDOM } CutMode;
+
+typedef struct Cut {
+    CutMode mode;
+    uint32_t until;    /* CUT_PREFIX: changes of calls up to this one are there */
+    uint32_t permille; /* CUT_RANDOM: of the sectors */
+    uint64_t random;
+} Cut;
+
+static bool survives(Cut *cut, uint32_t call, uint32_t permille)
+{
+    switch (cut->mode) {
+    case CUT_NOTHING:
+        return false;
+    case CUT_ALL:
+        return true;
+    case CUT_PREFIX:
+        return call <= cut->until;
+    case CUT_RANDOM:
+        break;
+    }
+    return oracle_random(&cut->random) % 1000 < permille;
+}
+
+static bool write_file(const char *path, const uint8_t *bytes, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    bool ok = fd >= 0 && write(fd, bytes, size) == (ssize_t)size;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* Writes what the cut leaves of one file. */
+static bool build_file(const Inode *inode, const char *path, Cut *cut)
+{
+    size_t size = 0;
+    uint8_t *bytes = NULL;
+    bytes_resize(&bytes, &size, inode->size);
+    if (inode->size > 0)
+        memcpy(bytes, inode->synced, inode->size);
+    for (size_t i = 0; i < inode->change_count; i++) {
+        const DiskRecord *record = &inode->changes[i].record;
+        if (record->type == DISK_RECORD_TRUNCATE) {
+            if (survives(cut, record->call, 500))
+                bytes_resize(&bytes, &size, record->offset);
+            continue;
+        }
+        for (uint64_t at = record->offset; at < record->offset + record->data_size;) {
+            uint64_t end = (at / SECTOR + 1) * SECTOR;
+            if (end > record->offset + record->data_size)
+                end = record->offset + record->data_size;
+            if (survives(cut, record->call, cut->permille)) {
+                if (end > size)
+                    bytes_resize(&bytes, &size, end);
+                memcpy(bytes + at, inode->changes[i].data + (at - record->offset), end - at);
+            }
+            at = end;
+        }
+    }
+    bool ok = write_file(path, bytes, size);
+    free(bytes);
+    return ok;
+}
+
+static int shorter_first(const void *a, const void *b)
+{
+    size_t x = strlen(((const Name *)a)->path), y = strlen(((const Name *)b)->path);
+    return x < y ? -1 : x > y;
+}
+
+/* Builds what the cut leaves of everything. The same cut builds the same bytes. */
+static bool build(const Disk *disk, const char *directory, Cut cut)
+{
+    Names names = {.names = NULL};
+    bool ok = mkdir(directory, 0700) == 0;
+    for (size_t i = 0; i < disk->synced.count; i++)
+        name_put(&names, disk->synced.names[i].path, disk->synced.names[i].inode);
+    for (size_t i = 0; i < disk->change_count; i++)
+        if (survives(&cut, disk->changes[i].call, 500))
+            name_apply(&names, &disk->changes[i]);
+    if (names.count > 0)
+        qsort(names.names, names.count, sizeof *names.names, shorter_first);
+    for (size_t i = 0; i < names.count && ok; i++) {
+        char path[2 * TORTURE_PATH], parent[2 * TORTURE_PATH];
+        snprintf(path, sizeof path, "%s/%s", directory, names.names[i].path);
+        snprintf(parent, sizeof parent, "%s", path);
+        *strrchr(parent, '/') = 0;
+        if (access(parent, F_OK) != 0)
+            continue; /* the directory itself was lost */
+        if (names.names[i].inode == NULL)
+            ok = mkdir(path, 0700) == 0;
+        else
+            ok = build_file(names.names[i].inode, path, &cut);
+    }
+    free(names.names);
+    return ok;
+}
+
+/* ---- the campaign ------------------------------------------------------------------------------- */
+
+#define CUTS_MAX 64u
+
+static int by_value(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static Cut choose_cut(Torture *torture, uint32_t call)
+{
+    static const CutMode modes[] = {CUT_NOTHING, CUT_ALL,    CUT_PREFIX, CUT_PREFIX,
+                                    CUT_RANDOM,  CUT_RANDOM, CUT_RANDOM, CUT_RANDOM};
+    static const uint32_t permilles[] = {100, 500, 900, 990};
+    return (Cut){.mode = modes[torture_below(torture, 8)],
+                 .until = (uint32_t)torture_below(torture, (uint64_t)call + 1),
+                 .permille = permilles[torture_below(torture, 4)],
+                 .random = oracle_random(&torture->random)};
+}
+
+typedef struct Journal {
+    const uint8_t *bytes;
+    size_t size, at;
+} Journal;
+
+static bool journal_map(const char *path, Journal *journal)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    *journal = (Journal){0};
+    if (fd < 0 || fstat(fd, &info) != 0)
+        return false;
+    journal->size = (size_t)info.st_size;
+    if (journal->size > 0)
+        journal->bytes = mmap(NULL, journal->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    close(fd);
+    return journal->bytes != MAP_FAILED;
+}
+
+/* Follows the journal through every record of calls up to `call`. */
+static void journal_follow(Journal *journal, Disk *disk, uint32_t call)
+{
+    while (journal->at + sizeof(DiskRecord) <= journal->size) {
+        /* Paths have any length, so records are not aligned. */
+        DiskRecord record;
+        memcpy(&record, journal->bytes + journal->at, sizeof record);
+        if (record.call > call)
+            return;
+        const uint8_t *path = journal->bytes + journal->at + sizeof record;
+        const uint8_t *data = path + record.path_size;
+        if (data + record.data_size > journal->bytes + journal->size)
+            return; /* the process ended in the middle of it */
+        follow(disk, &record, (const char *)path, data);
+        journal->at = (size_t)(data + record.data_size - journal->bytes);
+    }
+}
+
+bool power_campaign(Torture *torture)
+{
+    char data[TORTURE_PATH], next[TORTURE_PATH], cut_path[TORTURE_PATH], control_path[TORTURE_PATH],
+        journal_path[TORTURE_PATH];
+    torture_path(torture, "data", data);
+    torture_path(torture, "next", next);
+    torture_path(torture, "cut", cut_path);
+    torture_path(torture, "control", control_path);
+    torture_path(torture, "journal", journal_path);
+    Oracle *oracle = torture->oracle;
+    if (oracle->clients > 3)
+        oracle->clients = 3;
+    oracle->fsync_percent = 60;
+    oracle->async_percent = 20;
+    DiskControl *control = disk_map(control_path, sizeof *control, true);
+    if (control == NULL || mkdir(data, 0700) != 0)
+        return torture_failed(torture, "could not make %s", data);
+    uint64_t runs = 0, calls = 0;
+    bool ok = true;
+    while (ok && (torture->deadline_ms != 0 ? torture_now_ms() < torture->deadline_ms
+                                            : torture->rounds < torture->iterations)) {
+        static Disk disk;
+        Journal journal;
+        int status;
+        if (!disk_load(&disk, data))
+            return torture_failed(torture, "could not read %s", data);
+        memset(control, 0, sizeof *control);
+        /* Some runs hardly do more than recover; those are cut in recovery. */
+        oracle->ops_limit = torture_below(torture, 3) == 0
+                                ? 1 + (uint32_t)torture_below(torture, 10)
+                                : 50 + (uint32_t)torture_below(torture, 400);
+        pid_t pid = worker_start(torture, data, control_path, journal_path);
+        if (!torture_wait(pid, OPEN_MAX_MS, &status))
+            return torture_failed(torture, "the program hung");
+        if (oracle_wrong(oracle) != NULL)
+            return torture_failed(torture, "wrong answer: %s", oracle_wrong(oracle));
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            return torture_failed(torture, "the program ended with status %d: see %s/worker.log",
+                                  status, torture->work);
+        if (!journal_map(journal_path, &journal))
+            return torture_failed(torture, "could not read %s", journal_path);
+        uint32_t all = atomic_load(&control->calls);
+        if (all == 0)
+            return torture_failed(torture, "the program made no calls: is %s preloaded?",
+                                  torture->shim);
+        runs++;
+        calls += all;
+
+        uint32_t cuts[CUTS_MAX];
+        size_t cut_count = 8 + (size_t)torture_below(torture, 17);
+        for (size_t i = 0; i < cut_count; i++)
+            cuts[i] = (uint32_t)torture_below(torture, (uint64_t)all + 1);
+        qsort(cuts, cut_count, sizeof cuts[0], by_value);
+        size_t chosen = (size_t)torture_below(torture, cut_count);
+        OracleResult result = {.message = ""};
+        uint32_t most[ORACLE_CLIENTS_MAX];
+        for (size_t i = 0; i < cut_count && ok; i++) {
+            Cut cut = choose_cut(torture, cuts[i]);
+            torture->rounds++;
+            journal_follow(&journal, &disk, cuts[i]);
+            if (!build(&disk, cut_path, cut) || (i == chosen && !build(&disk, next, cut)))
+                return torture_failed(torture, "could not build %s", cut_path);
+            ok = check_directory(torture, cut_path, AIDB_FSYNC, cuts[i], &result);
+            if (!ok) {
+                char kept[TORTURE_PATH];
+                torture_path(torture, "failed", kept);
+                (void)build(&disk, kept, cut);
+                (void)torture_failed(torture, "at call %u of %u, mode %d; as it was: %s", cuts[i],
+                                     all, (int)cut.mode, kept);
+                break;
+            }
+            torture_count(torture, &result);
+            remove_tree(cut_path);
+            if (i == chosen)
+                memcpy(most, oracle->most, sizeof most);
+        }
+        disk_free(&disk);
+        if (journal.size > 0)
+            munmap((void *)(uintptr_t)journal.bytes, journal.size);
+        if (!ok)
+            break;
+        memcpy(oracle->most, most, sizeof most);
+        oracle_advance(oracle);
+        remove_tree(data);
+        if (rename(next, data) != 0)
+            return torture_failed(torture, "could not rename %s", next);
+    }
+    snprintf(torture->note, sizeof torture->note, "cuts in %llu runs of %llu I/O calls",
+             (unsigned long long)runs, (unsigned long long)calls);
+    return ok;
+}
