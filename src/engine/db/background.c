@@ -145,14 +145,6 @@ static void discard_outputs(Session *session, const VersionEdit *edit)
 
 /* ---- flush -------------------------------------------------------------------------------------- */
 
-static uint64_t raw_bytes(const VersionEdit *edit)
-{
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < edit->added_count; i++)
-        bytes += edit->added[i].info.raw_bytes;
-    return bytes;
-}
-
 /* The mean of this flush and what was known before. Flush lock held. */
 static void note_flush_rate(DbShared *shared, uint64_t bytes, uint64_t ns)
 {
@@ -174,8 +166,11 @@ static Status flush_locked(Session *session, bool *did)
     const ReadView *view = atomic_load(&shared->view);
     uint32_t count = view->immutable_count;
     uint64_t sealed_at = count > 0 ? view->sealed_at[0] : 0;
-    for (uint32_t i = 0; i < count; i++)
+    uint64_t input_bytes = 0; /* not what comes out: of keys written again and again that is little */
+    for (uint32_t i = 0; i < count; i++) {
         oldest_first[i] = view->immutables[count - 1 - i];
+        input_bytes += memtable_bytes(oldest_first[i]);
+    }
     epoch_leave(session->slot);
     if (count == 0)
         return AIDB_OK;
@@ -202,7 +197,7 @@ static Status flush_locked(Session *session, bool *did)
         goto out;
     }
     wal_release(db->wal, session->slot, sealed_at);
-    note_flush_rate(shared, raw_bytes(&edit), port_monotonic_ns() - started);
+    note_flush_rate(shared, input_bytes, port_monotonic_ns() - started);
     uint64_t bytes = edit_bytes(&edit);
     slot_count(session->slot, STAT_FLUSHES, 1);
     slot_count(session->slot, STAT_FLUSH_BYTES, bytes);

@@ -53,7 +53,7 @@ typedef struct DbShared {
     _Atomic uint64_t throttle_next_ns;
     _Atomic uint32_t throttle_reason;
     _Atomic uint64_t
-        flush_rate; /* bytes of batches a second that flushes took lately, 0: not known */
+        flush_rate; /* bytes of memtables a second that flushes took lately, 0: not known */
 
     _Atomic uint32_t failed;
     _Atomic uint32_t running_compactions;

@@ -555,6 +555,35 @@ START_TEST(a_flush_that_cannot_be_done_ends)
 }
 END_TEST
 
+/* What writers owe is scaled with the rate, and forgotten when there is no pressure any more. */
+START_TEST(debts_follow_the_rate)
+{
+    World world;
+    world_create(&world, 1);
+    DbShared *shared = world.db->shared;
+    for (uint32_t i = 0; i < 4; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_from_string("key"), slice_make(&i, sizeof i)));
+        ok(write_batch(&world, &batch, &commit));
+        ok(db_flush(world.client));
+        batch_deinit(&batch);
+    }
+    for (int pressure = 1; pressure >= 0; pressure--) {
+        atomic_store(&shared->throttle_rate, 1000);
+        ok(throttle_write(world.client, 100u << 20)); /* more than a day */
+        ck_assert_uint_gt(atomic_load(&shared->throttle_next_ns), port_monotonic_ns());
+        shared->options.level0_files = pressure == 1 ? 1 : 100;
+        throttle_update(world.client);
+        ck_assert_int_eq(atomic_load(&shared->throttle_rate) != 0, pressure);
+        if (pressure == 0)
+            atomic_store(&shared->throttle_rate, 1u << 20);
+        ok(throttle_write(world.client, 1)); /* what is left is seconds, or nothing */
+    }
+    world_destroy(&world);
+}
+END_TEST
+
 /* The active memtable's pieces may stand so that what is free between them is too short for a batch,
  * while nothing waits to be flushed. */
 START_TEST(a_pool_in_pieces_is_joined)
@@ -731,6 +760,7 @@ int main(void)
     tcase_add_test(promises, large_batches_pass);
     tcase_add_test(promises, a_flush_that_cannot_be_done_ends);
     tcase_add_test(promises, a_pool_in_pieces_is_joined);
+    tcase_add_test(promises, debts_follow_the_rate);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);

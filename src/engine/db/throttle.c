@@ -39,6 +39,26 @@ static double ramp(double value, double slow, double limit)
     return value >= limit ? 1 : (value - slow) / (limit - slow);
 }
 
+/* How long what took `ns` at one rate takes at another. */
+static uint64_t at_rate(uint64_t ns, uint64_t before, uint64_t rate)
+{
+    return rate == 0 ? 0 : (uint64_t)((double)ns * (double)before / (double)rate);
+}
+
+/* What is owed is bytes: a debt made under high pressure must not be slept off when it has gone, nor be
+ * found again by the next who comes under pressure. Who sleeps already sees to it in throttle_write. */
+static void set_rate(DbShared *shared, uint64_t rate)
+{
+    uint64_t before = atomic_exchange(&shared->throttle_rate, rate);
+    if (before == rate || before == 0)
+        return;
+    uint64_t now = port_monotonic_ns();
+    uint64_t next = atomic_load(&shared->throttle_next_ns);
+    while (next > now && !atomic_compare_exchange_weak(&shared->throttle_next_ns, &next,
+                                                       now + at_rate(next - now, before, rate)))
+        ;
+}
+
 void throttle_update(Session *session)
 {
     DbShared *shared = session->shared;
@@ -81,7 +101,7 @@ void throttle_update(Session *session)
     if (rate < RATE_MIN)
         rate = RATE_MIN;
     atomic_store(&shared->throttle_reason, reason);
-    atomic_store(&shared->throttle_rate, pressure > 0 ? (uint64_t)rate : 0);
+    set_rate(shared, pressure > 0 ? (uint64_t)rate : 0);
 }
 
 Status throttle_write(Session *session, uint64_t bytes)
@@ -101,8 +121,9 @@ Status throttle_write(Session *session, uint64_t bytes)
         return AIDB_OK;
     slot_count(session->slot, STAT_STALLS, 1);
     Status status = AIDB_OK;
-    while (status == AIDB_OK && now < start && atomic_load(&shared->throttle_rate) != 0) {
-        uint64_t left_ms = (start - now) / 1000000u;
+    uint64_t left = start - now;
+    while (status == AIDB_OK && left > 0) {
+        uint64_t left_ms = left / 1000000u;
         uint32_t seen = progress_now(shared);
         status = progress_wait(session, seen,
                                left_ms < 1              ? 1
@@ -110,7 +131,11 @@ Status throttle_write(Session *session, uint64_t bytes)
                                                         : (int)left_ms);
         uint64_t later = port_monotonic_ns();
         slot_count(session->slot, STAT_STALL_US, (later - now) / 1000u);
+        left -= left < later - now ? left : later - now;
         now = later;
+        uint64_t current = atomic_load(&shared->throttle_rate);
+        left = at_rate(left, rate, current);
+        rate = current;
     }
     return status;
 }
