@@ -281,6 +281,9 @@ static Status run_pick(Session *session, const Pick *pick)
     if (pick->trivial_move) {
         slot_count(session->slot, STAT_TRIVIAL_MOVES, 1);
     } else {
+        /* Whoever unlinks the inputs, the disk gets their room back only when they are closed here. */
+        for (size_t i = 0; i < edit.removed_count; i++)
+            file_cache_forget(session->files, edit.removed[i].number);
         uint64_t bytes = edit_bytes(&edit);
         slot_count(session->slot, STAT_COMPACTIONS, 1);
         slot_count(session->slot, STAT_COMPACT_READ_BYTES, read_bytes);

@@ -16,6 +16,7 @@
 
 #include <check.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define KEYS           120
 #define SNAPSHOTS      4
@@ -555,6 +556,48 @@ START_TEST(a_flush_that_cannot_be_done_ends)
 }
 END_TEST
 
+static uint32_t deleted_files_open(void)
+{
+    uint32_t count = 0;
+    for (int fd = 0; fd < 1024; fd++) {
+        char path[64], name[512];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        ssize_t size = readlink(path, name, sizeof name - 1);
+        if (size > 0) {
+            name[size] = '\0';
+            count += strstr(name, ".sst (deleted)") != NULL;
+        }
+    }
+    return count;
+}
+
+/* A compactor keeps no table open that it did away with, whoever unlinks it. */
+START_TEST(inputs_are_closed)
+{
+    World world;
+    world_create(&world, 1);
+    Session *other;
+    ok(db_session_create(world.db, UINT32_MAX, SLOT_COMPACTOR, &other));
+    int wait_ms;
+    for (uint32_t i = 0; i < 12; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_from_string("key"), slice_make(&i, sizeof i)));
+        ok(write_batch(&world, &batch, &commit));
+        ok(db_flush(world.client));
+        batch_deinit(&batch);
+        ok(db_step(other, &wait_ms));
+    }
+    do
+        ok(db_step(world.compactor, &wait_ms));
+    while (wait_ms == 0);
+    ck_assert_uint_gt(slot_stat_sum(&world.db->shared->slots, STAT_COMPACTIONS), 0);
+    ck_assert_uint_eq(deleted_files_open(), 0);
+    db_session_destroy(other);
+    world_destroy(&world);
+}
+END_TEST
+
 /* What writers owe is scaled with the rate, and forgotten when there is no pressure any more. */
 START_TEST(debts_follow_the_rate)
 {
@@ -761,6 +804,7 @@ int main(void)
     tcase_add_test(promises, a_flush_that_cannot_be_done_ends);
     tcase_add_test(promises, a_pool_in_pieces_is_joined);
     tcase_add_test(promises, debts_follow_the_rate);
+    tcase_add_test(promises, inputs_are_closed);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);
