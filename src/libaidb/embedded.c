@@ -190,73 +190,6 @@ static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *r
     return status != AIDB_OK ? status : fill.status;
 }
 
-#define COUNT_STEP 65536u
-
-typedef struct Counting {
-    uint64_t rows;
-    uint64_t in_chunk;
-    Buffer last; /* key of the last row, and the zero byte that leads behind it */
-    Status status;
-} Counting;
-
-static bool count_row(void *arg, const Entry *entry)
-{
-    Counting *counting = arg;
-    counting->rows++;
-    if (++counting->in_chunk < COUNT_STEP)
-        return true;
-    buffer_clear(&counting->last);
-    counting->status = buffer_append(&counting->last, entry->key.data, entry->key.size);
-    if (counting->status == AIDB_OK)
-        counting->status = buffer_append_byte(&counting->last, 0);
-    return false;
-}
-
-static Status count_range(PoolPlace *place, uint64_t snapshot, Slice from, Slice to,
-                          uint64_t *count)
-{
-    Counting counting = {0};
-    DbScan scan = {.from = from, .to = to, .keys_only = true};
-    uint64_t registered = 0;
-    bool ended = false;
-    Status status = AIDB_OK;
-    if (snapshot == SNAPSHOT_NOW) {
-        OUT_IF_FAILED(db_snapshot_acquire(place->session, &registered));
-        snapshot = registered;
-    }
-    while (!ended) {
-        uint64_t at;
-        counting.in_chunk = 0;
-        OUT_IF_FAILED(db_scan(place->session, snapshot, &scan, count_row, &counting, &ended, &at));
-        OUT_IF_FAILED(counting.status);
-        if (interrupted(place)) {
-            status = status_set(AIDB_CANCELED, "canceled");
-            goto out;
-        }
-        scan.from = buffer_slice(&counting.last);
-    }
-    *count = counting.rows;
-out:
-    if (registered != 0)
-        db_snapshot_release(place->session, registered);
-    buffer_deinit(&counting.last);
-    return status;
-}
-
-static Status embedded_measure(void *state, uint64_t snapshot, Slice from, Slice to,
-                               uint64_t *count, uint64_t *bytes)
-{
-    PoolPlace *place;
-    RETURN_IF_FAILED(session_borrow(state, &place));
-    Status status = AIDB_OK;
-    if (count != NULL)
-        status = count_range(place, snapshot, from, to, count);
-    if (status == AIDB_OK && bytes != NULL)
-        status = db_approximate_size(place->session, from, to, bytes);
-    session_return(place);
-    return status;
-}
-
 /* A snapshot must outlive the call that made it and any session that a thread borrows: it is kept in
  * the slot of the first place of the pool with room, and looked up there again. */
 static Status embedded_snapshot_acquire(void *state, uint64_t *lsn)
@@ -290,6 +223,74 @@ static void embedded_snapshot_release(void *state, uint64_t lsn)
                 return;
         }
     }
+}
+
+#define COUNT_STEP 65536u
+
+typedef struct Counting {
+    uint64_t rows;
+    uint64_t in_chunk;
+    Buffer last; /* key of the last row, and the zero byte that leads behind it */
+    Status status;
+} Counting;
+
+static bool count_row(void *arg, const Entry *entry)
+{
+    Counting *counting = arg;
+    counting->rows++;
+    if (++counting->in_chunk < COUNT_STEP)
+        return true;
+    buffer_clear(&counting->last);
+    counting->status = buffer_append(&counting->last, entry->key.data, entry->key.size);
+    if (counting->status == AIDB_OK)
+        counting->status = buffer_append_byte(&counting->last, 0);
+    return false;
+}
+
+static Status count_range(Embedded *store, PoolPlace *place, uint64_t snapshot, Slice from,
+                          Slice to, uint64_t *count)
+{
+    Counting counting = {0};
+    DbScan scan = {.from = from, .to = to, .keys_only = true};
+    uint64_t registered = 0;
+    bool ended = false;
+    Status status = AIDB_OK;
+    if (snapshot == SNAPSHOT_NOW) {
+        OUT_IF_FAILED(db_snapshot_acquire(place->session, &registered));
+        snapshot = registered;
+    }
+    while (!ended) {
+        uint64_t at;
+        counting.in_chunk = 0;
+        OUT_IF_FAILED(db_scan(place->session, snapshot, &scan, count_row, &counting, &ended, &at));
+        OUT_IF_FAILED(counting.status);
+        if (interrupted(place)) {
+            status = status_set(AIDB_CANCELED, "canceled");
+            goto out;
+        }
+        scan.from = buffer_slice(&counting.last);
+    }
+    *count = counting.rows;
+out:
+    /* Not by the session: another snapshot at this LSN may have been released in its place. */
+    if (registered != 0)
+        embedded_snapshot_release(store, registered);
+    buffer_deinit(&counting.last);
+    return status;
+}
+
+static Status embedded_measure(void *state, uint64_t snapshot, Slice from, Slice to,
+                               uint64_t *count, uint64_t *bytes)
+{
+    PoolPlace *place;
+    RETURN_IF_FAILED(session_borrow(state, &place));
+    Status status = AIDB_OK;
+    if (count != NULL)
+        status = count_range(state, place, snapshot, from, to, count);
+    if (status == AIDB_OK && bytes != NULL)
+        status = db_approximate_size(place->session, from, to, bytes);
+    session_return(place);
+    return status;
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */

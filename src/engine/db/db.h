@@ -109,7 +109,8 @@ typedef struct DbScan {
 /* Calls `row` for the live entries of the range in order, inside one epoch, until it returns false or
  * the range ends (*ended then true). The row's slices are valid during the call only. To go on in
  * another chunk: forward with from = last key + one zero byte, reverse with to = last key; a scan over
- * several chunks registers a snapshot first. */
+ * several chunks registers a snapshot first. AIDB_CANCELED when the slot's interrupt is set and much that
+ * is no row (deleted, or not visible) is passed over. */
 Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
                bool (*row)(void *arg, const Entry *entry), void *arg, bool *ended,
                uint64_t *at) MUST_CHECK;

@@ -598,6 +598,45 @@ START_TEST(inputs_are_closed)
 }
 END_TEST
 
+static bool never_called(void *arg, const Entry *entry)
+{
+    (void)arg;
+    (void)entry;
+    ck_abort_msg("a deleted key is a row");
+    return true;
+}
+
+/* A scan that finds no row for long must not be deaf. */
+START_TEST(a_scan_over_deleted_keys_is_canceled)
+{
+    World world;
+    world_create(&world, 1);
+    Batch batch = {0};
+    DbCommit commit;
+    for (uint32_t i = 0; i < 20000; i++) {
+        char key[16];
+        key_of(i, key);
+        ok(batch_put(&batch, slice_from_string(key), slice_make(NULL, 0)));
+    }
+    ok(batch_delete_range(&batch, slice_make(NULL, 0), slice_make(NULL, 0)));
+    ok(write_batch(&world, &batch, &commit));
+    batch_deinit(&batch);
+    for (int reverse = 0; reverse <= 1; reverse++) {
+        DbScan scan = {.reverse = reverse == 1};
+        bool ended;
+        uint64_t at;
+        atomic_store(&db_session_slot(world.client)->interrupt, SLOT_INTERRUPT_CANCEL);
+        ck_assert_int_eq(db_scan(world.client, DB_NOW, &scan, never_called, NULL, &ended, &at),
+                         AIDB_CANCELED);
+        ck_assert(!ended);
+        atomic_store(&db_session_slot(world.client)->interrupt, 0);
+        ok(db_scan(world.client, DB_NOW, &scan, never_called, NULL, &ended, &at));
+        ck_assert(ended);
+    }
+    world_destroy(&world);
+}
+END_TEST
+
 /* What writers owe is scaled with the rate, and forgotten when there is no pressure any more. */
 START_TEST(debts_follow_the_rate)
 {
@@ -805,6 +844,7 @@ int main(void)
     tcase_add_test(promises, a_pool_in_pieces_is_joined);
     tcase_add_test(promises, debts_follow_the_rate);
     tcase_add_test(promises, inputs_are_closed);
+    tcase_add_test(promises, a_scan_over_deleted_keys_is_canceled);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);

@@ -12,6 +12,8 @@
 
 #include <stdlib.h>
 
+#define CANCEL_STEPS 1024u
+
 /* ---- a level as one iterator -------------------------------------------------------------------- */
 
 typedef struct LevelIter {
@@ -319,8 +321,17 @@ typedef struct Walk {
     void *arg;
     uint64_t visible;
     uint64_t rows;
+    uint64_t steps;
     bool ended;
 } Walk;
+
+/* Rows ask their receiver whether to go on; a walk may also pass over much that is no row. */
+static Status check_cancel(const Session *session, Walk *walk)
+{
+    if (++walk->steps % CANCEL_STEPS != 0 || atomic_load(&session->slot->interrupt) == 0)
+        return AIDB_OK;
+    return status_set(AIDB_CANCELED, "canceled");
+}
 
 static bool emit(Walk *walk, const Entry *entry)
 {
@@ -353,6 +364,7 @@ static Status walk_forward(Session *session, Sources *sources, Walk *walk)
             if (is_live(sources, entry, walk->visible) && !emit(walk, entry))
                 return AIDB_OK;
         }
+        RETURN_IF_FAILED(check_cancel(session, walk));
         RETURN_IF_FAILED(iter->ops->next(iter));
     }
     walk->ended = true;
@@ -390,6 +402,7 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
                 buffer_set(&session->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
             pending = true;
         }
+        RETURN_IF_FAILED(check_cancel(session, walk));
         RETURN_IF_FAILED(iter->ops->prev(iter));
     }
     walk->ended = true;
