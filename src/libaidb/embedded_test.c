@@ -272,6 +272,45 @@ START_TEST(scans_run_beside_writes)
 }
 END_TEST
 
+static void *hold_snapshots(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 20000; i++) {
+        aidb_snapshot *snapshot;
+        ok(aidb_snapshot_create(db, &snapshot));
+        aidb_snapshot_destroy(snapshot);
+    }
+    return NULL;
+}
+
+static void *count_entries(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 500; i++) {
+        uint64_t count = 0;
+        ok(aidb_measure(db, NULL, NULL, &count, NULL));
+        ck_assert_uint_eq(count, 2000);
+    }
+    return NULL;
+}
+
+/* All at one LSN: each release must take away one registration, whosever slot it is in. */
+START_TEST(no_snapshot_stays_behind)
+{
+    pthread_t threads[4];
+    for (int i = 0; i < 2000; i++)
+        ok(aidb_put(db, &i, sizeof i, "v", 1));
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, i < 2 ? hold_snapshots : count_entries, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    char *text;
+    ok(aidb_property(db, "status", &text));
+    ck_assert_ptr_nonnull(strstr(text, "\nsnapshots\t0\n"));
+    aidb_free(text);
+}
+END_TEST
+
 START_TEST(a_directory_is_opened_once)
 {
     aidb *second;
@@ -421,6 +460,7 @@ int main(void)
     suite_add_tcase(suite, all);
     tcase_add_test(all, totals_hold_between_threads);
     tcase_add_test(all, scans_run_beside_writes);
+    tcase_add_test(all, no_snapshot_stays_behind);
     tcase_add_test(all, a_directory_is_opened_once);
     tcase_add_test(all, a_forked_child_cannot_use_the_handle);
     tcase_add_test(all, a_killed_program_loses_nothing_it_wrote);
