@@ -418,8 +418,7 @@ Status counters_apply(StoreCounters *counters, const VersionEdit *edit, uint64_t
     return AIDB_OK;
 }
 
-/* Index of the file, or of where it belongs. */
-static size_t find_number(const ManifestState *state, uint64_t number, bool *found)
+size_t manifest_state_find(const ManifestState *state, uint64_t number, bool *found)
 {
     size_t low = 0;
     size_t high = state->file_count;
@@ -437,7 +436,7 @@ static size_t find_number(const ManifestState *state, uint64_t number, bool *fou
 static Status state_add(ManifestState *state, NewFile *file)
 {
     bool found;
-    size_t index = find_number(state, file->info.number, &found);
+    size_t index = manifest_state_find(state, file->info.number, &found);
     if (found) {
         if (state->files[index].level != LEVEL_GONE) {
             char name[TABLE_NAME_SIZE];
@@ -463,7 +462,7 @@ Status manifest_state_apply(ManifestState *state, VersionEdit *edit, uint64_t du
     RETURN_IF_FAILED(counters_apply(&state->counters, edit, durable));
     for (size_t i = 0; i < edit->removed_count; i++) {
         bool found;
-        size_t index = find_number(state, edit->removed[i].number, &found);
+        size_t index = manifest_state_find(state, edit->removed[i].number, &found);
         if (!found || state->files[index].level != edit->removed[i].level) {
             char name[TABLE_NAME_SIZE];
             table_name(edit->removed[i].number, name);

@@ -623,16 +623,9 @@ static Status sweep_table(void *arg, const char *name)
         return AIDB_OK;
     if (TABLE_SEQUENCE(number) > sweep->number_max)
         sweep->number_max = TABLE_SEQUENCE(number);
-    size_t low = 0;
-    size_t high = state->file_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (state->files[middle].info.number < number)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low < state->file_count && state->files[low].info.number == number)
+    bool found;
+    (void)manifest_state_find(state, number, &found);
+    if (found)
         return AIDB_OK;
     return sweep_remove(sweep, manifest_table_path(sweep->versions->directory, number));
 }

@@ -25,6 +25,8 @@ Status counters_apply(StoreCounters *counters, const VersionEdit *edit,
 Status manifest_state_apply(ManifestState *state, VersionEdit *edit, uint64_t durable) MUST_CHECK;
 /* Drops removed files from the array. */
 void manifest_state_compact(ManifestState *state);
+/* Index of the file with this number, or of where it belongs. */
+size_t manifest_state_find(const ManifestState *state, uint64_t number, bool *found);
 
 /* ---- the file (manifest.c) ------------------------------------------------------------------- */
 
