@@ -487,16 +487,12 @@ static void reload(Postmaster *postmaster)
 
 static const char *lock_rank_name(uint32_t ranks)
 {
-    static const char *const NAMES[] = {[LOCK_RANK_COMPACTION] = "compaction",
-                                        [LOCK_RANK_FLUSH_JOB] = "flush job",
-                                        [LOCK_RANK_MANIFEST] = "manifest",
-                                        [LOCK_RANK_WRITE] = "write",
-                                        [LOCK_RANK_WAL_FLUSH] = "log flush",
-                                        [LOCK_RANK_WAL_SEGMENTS] = "log segments",
-                                        [LOCK_RANK_VIEW] = "view",
-                                        [LOCK_RANK_META] = "metadata",
-                                        [LOCK_RANK_MEMPOOL] = "memory pool",
-                                        [LOCK_RANK_CACHE] = "cache"};
+    static const char *const NAMES[] = {
+        [LOCK_RANK_COMPACTION] = "compaction",   [LOCK_RANK_FLUSH_JOB] = "flush job",
+        [LOCK_RANK_MANIFEST] = "manifest",       [LOCK_RANK_WRITE] = "write",
+        [LOCK_RANK_WAL_FLUSH] = "log flush",     [LOCK_RANK_WAL_SEGMENTS] = "log segments",
+        [LOCK_RANK_VIEW] = "read view",          [LOCK_RANK_META] = "metadata arena",
+        [LOCK_RANK_MEMPOOL] = "memtable chunks", [LOCK_RANK_CACHE] = "cache"};
     for (uint32_t rank = LOCK_RANK_CACHE; rank > 0; rank--)
         if ((ranks >> rank & 1) != 0)
             return NAMES[rank];
