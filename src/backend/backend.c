@@ -33,6 +33,7 @@
 #define LARGE_REQUEST     ((size_t)256 << 10) /* from here on a request draws on request_memory */
 #define KEEP_SIZE         ((size_t)64 << 10)  /* buffers of an idle backend */
 #define TITLE_INTERVAL_NS 200000000u
+#define REST_MS           5000
 #define BUDGET_RETRY_MS   20
 #define SLOW_GRACE_NS     (5ull * 1000000000ull)
 #define STALL_LIMIT_MS    60000 /* a client may not leave a large request half sent for longer */
@@ -491,6 +492,8 @@ static void wait_to_read(Backend *backend)
         backend_activity(backend, "idle");
         if (backend->title_stale)
             timeout_ms = (int)(TITLE_INTERVAL_NS / 1000000u);
+        else if (!backend->rested)
+            timeout_ms = REST_MS;
         if (backend->input.capacity > KEEP_SIZE)
             buffer_deinit(&backend->input);
         if (backend->output.capacity > KEEP_SIZE)
@@ -498,8 +501,14 @@ static void wait_to_read(Backend *backend)
         backend->taken = backend->input.size = 0;
     }
     bool readable = latch_wait(backend->slot, backend->fd, timeout_ms);
-    if (!readable && backend->title_stale && backend->input.size == 0)
+    if (readable) {
+        backend->rested = false;
+    } else if (backend->title_stale && backend->input.size == 0) {
         set_title(backend);
+    } else if (timeout_ms == REST_MS && backend->drawn == 0 && backend->greeted) {
+        backend->rested = true;
+        db_session_rest(backend->session);
+    }
     if (!readable && backend->drawn > 0)
         check_stall(backend, backend->input_since_ns, STALL_LIMIT_MS,
                     "a large request came to a halt");

@@ -92,6 +92,7 @@ typedef struct Backend {
     const char *activity; /* a literal */
     uint64_t title_ns;
     bool title_stale;
+    bool rested; /* nothing was done since the session gave back what it does not need when idle */
 } Backend;
 
 /* ---- backend.c ------------------------------------------------------------------------------- */

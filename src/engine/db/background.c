@@ -118,6 +118,8 @@ static Status remove_dead_tables(Session *session)
             file_cache_forget(session->files, numbers[i]);
             cache_forget(session->shared->cache, session->slot, numbers[i]);
         }
+        if (count > 0)
+            atomic_fetch_add_explicit(&session->shared->unlinked, 1, memory_order_relaxed);
     } while (count == DEAD_FILES);
     return AIDB_OK;
 }

@@ -374,6 +374,13 @@ void db_session_destroy(Session *session)
     slot_release(slot);
 }
 
+void db_session_rest(Session *session)
+{
+    file_cache_clear(session->files);
+    buffer_deinit(&session->key);
+    buffer_deinit(&session->value);
+}
+
 Slot *db_session_slot(Session *session)
 {
     return session->slot;

@@ -73,6 +73,9 @@ void db_session_destroy(Session *session);
 /* Frees a session's private memory and descriptors without touching the region: for a forked child of an
  * embedding program, whose parent still uses the slot. */
 void db_session_abandon(Session *session);
+/* Gives back what a session that will be idle need not hold: open tables, which may be unlinked while it
+ * is, and the memory of large values. Outside of read sections. */
+void db_session_rest(Session *session);
 Slot *db_session_slot(Session *session);
 
 /* ---- background duties ----------------------------------------------------------------------- */

@@ -33,6 +33,7 @@ typedef struct DbShared {
     EpochDomain epochs;
 
     _Alignas(PORT_CACHE_LINE) ReadView *_Atomic view; /* guard for replacing: view lock */
+    _Atomic uint64_t unlinked; /* rises when tables were unlinked: readers close those they have open */
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t
         visible; /* every operation below is visible; guard: write lock */
     _Alignas(PORT_CACHE_LINE) Lock write_lock;
@@ -97,6 +98,7 @@ struct Session {
     bool reading;
     ReadView *view;
     uint64_t read_lsn;
+    uint64_t unlinked_seen; /* files are swept up to here */
     /* Scratch of scans. */
     Buffer key;
     Buffer value;

@@ -593,6 +593,33 @@ START_TEST(inputs_are_closed)
     while (wait_ms == 0);
     ck_assert_uint_gt(slot_stat_sum(&world.db->shared->slots, STAT_COMPACTIONS), 0);
     ck_assert_uint_eq(deleted_files_open(), 0);
+
+    /* Nor do readers, from their next read on or when they rest. */
+    Session *idle;
+    ok(db_session_create(world.db, UINT32_MAX, SLOT_THREAD, &idle));
+    Session *readers[] = {world.client, idle};
+    uint64_t at;
+    for (int i = 0; i < 2; i++) {
+        Entry entry;
+        ok(db_read_begin(readers[i], DB_NOW, &at));
+        ok(db_read_get(readers[i], slice_from_string("key"), &entry));
+        db_read_end(readers[i]);
+    }
+    ok(db_compact(other, slice_make(NULL, 0), slice_make(NULL, 0)));
+    {
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_from_string("key"), slice_make("v", 1)));
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+    }
+    ok(db_compact(other, slice_make(NULL, 0), slice_make(NULL, 0)));
+    ck_assert_uint_gt(deleted_files_open(), 0); /* or this shows nothing */
+    db_session_rest(idle);
+    ok(db_read_begin(world.client, DB_NOW, &at));
+    db_read_end(world.client);
+    ck_assert_uint_eq(deleted_files_open(), 0);
+    db_session_destroy(idle);
     db_session_destroy(other);
     world_destroy(&world);
 }

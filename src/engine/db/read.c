@@ -46,6 +46,11 @@ void db_read_end(Session *session)
     session->view = NULL;
     epoch_leave(session->slot);
     table_reader_release(&session->reader);
+    uint64_t unlinked = atomic_load_explicit(&session->shared->unlinked, memory_order_relaxed);
+    if (unlinked != session->unlinked_seen) {
+        session->unlinked_seen = unlinked;
+        file_cache_sweep(session->files);
+    }
 }
 
 /* What looking into one source came to. */

@@ -13,6 +13,7 @@
 #include "common/hash.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define NONE UINT32_MAX
 
@@ -120,12 +121,28 @@ static void drop(FileCache *files, uint32_t i)
     files->count--;
 }
 
+void file_cache_clear(FileCache *files)
+{
+    while (files->newest != NONE)
+        drop(files, files->newest);
+}
+
+void file_cache_sweep(FileCache *files)
+{
+    for (uint32_t i = files->oldest; i != NONE;) {
+        uint32_t newer = files->entries[i].newer;
+        struct stat info;
+        if (fstat(files->entries[i].file.fd, &info) == 0 && info.st_nlink == 0)
+            drop(files, i);
+        i = newer;
+    }
+}
+
 void file_cache_destroy(FileCache *files)
 {
     if (files == NULL)
         return;
-    while (files->newest != NONE)
-        drop(files, files->newest);
+    file_cache_clear(files);
     free(files->entries);
     free(files->buckets);
     free(files->directory);

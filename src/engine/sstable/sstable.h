@@ -92,6 +92,10 @@ typedef struct FileCache FileCache;
 Status file_cache_create(const char *directory, uint32_t capacity, FileCache **files) MUST_CHECK;
 void file_cache_destroy(FileCache *files);
 void file_cache_forget(FileCache *files, uint64_t number);
+/* Closes the tables that were unlinked since they were opened: only then the disk gets their room back. */
+void file_cache_sweep(FileCache *files);
+/* Closes all. */
+void file_cache_clear(FileCache *files);
 
 /* What a read needs of its session. Reads through the cache happen inside an epoch of `slot`, and
  * their results are valid until it ends. */
