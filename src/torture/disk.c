@@ -137,6 +137,14 @@ static uint64_t inode_of(int fd, bool *directory)
     return info.st_ino;
 }
 
+static off_t size_of(int fd)
+{
+    struct stat info;
+    memset(&info, 0, sizeof info);
+    (void)!syscall(SYS_newfstatat, fd, "", &info, AT_EMPTY_PATH);
+    return info.st_size;
+}
+
 /* ---- faults ------------------------------------------------------------------------------------- */
 
 /* What happens to a call of this kind on this path. */
@@ -243,6 +251,10 @@ EXPORT ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
     }
     if (what == DISK_SHORT)
         size = (size + 1) / 2;
+    if (what == DISK_FULL && offset + (off_t)size > size_of(fd)) {
+        errno = (int)atomic_load(&control->code);
+        return -1;
+    }
     enter();
     bool directory;
     ssize_t done = syscall(SYS_pwrite64, fd, data, size, offset);
@@ -276,11 +288,17 @@ static int sync_any(int fd, long call)
     const char *path = watched(fd);
     if (path == NULL)
         return (int)syscall(call, fd);
-    if (refused(DISK_SYNC, path))
-        return -1;
+    bool directory, fails = refused(DISK_SYNC, path);
+    int code = errno;
     enter();
-    bool directory;
     uint64_t inode = inode_of(fd, &directory);
+    if (fails) {
+        if (!directory && code != EINTR)
+            put(DISK_RECORD_SYNC_FAILED, inode, 0, "", NULL, 0);
+        leave();
+        errno = code;
+        return -1;
+    }
     int result = (int)syscall(call, fd);
     if (result == 0)
         put(directory ? DISK_RECORD_DIRECTORY_SYNC : DISK_RECORD_SYNC, inode, 0,

@@ -31,7 +31,8 @@ enum {
 typedef enum DiskFault {
     DISK_NO_FAULT = 0,
     DISK_ERROR, /* the call fails with `code` and does nothing */
-    DISK_SHORT  /* reads and writes transfer a part; one byte is one byte */
+    DISK_SHORT, /* reads and writes transfer a part; one byte is one byte */
+    DISK_FULL   /* writes that make a file longer fail with `code` */
 } DiskFault;
 
 typedef struct DiskControl {
@@ -55,7 +56,8 @@ typedef enum DiskRecordType {
     DISK_RECORD_RENAME, /* path, then data: the other path */
     DISK_RECORD_UNLINK,
     DISK_RECORD_MKDIR,
-    DISK_RECORD_DIRECTORY_SYNC
+    DISK_RECORD_DIRECTORY_SYNC,
+    DISK_RECORD_SYNC_FAILED /* the kernel drops what was to be synced, and calls it clean */
 } DiskRecordType;
 
 /* Followed by path_size bytes of path, relative to the root, and data_size bytes of data. */

@@ -49,7 +49,8 @@ static void *run_thread(void *arg)
 }
 
 /* worker DIRECTORY NOTES [CONTROL]: exit 0 when opening, all threads and closing went well, 3 when the
- * directory could not be opened, 4 when closing failed, both with the message on standard error. */
+ * directory could not be opened, 4 when closing failed, 5 when a store that does not know the outcome of a
+ * write took another one; each with the message on standard error. */
 int worker_main(int argc, char **argv)
 {
     if (argc < 2)
@@ -74,6 +75,12 @@ int worker_main(int argc, char **argv)
     }
     for (uint32_t c = 0; c < oracle->clients; c++)
         pthread_join(threads[c].thread, NULL);
+    for (uint32_t c = 0; c < oracle->clients; c++) {
+        if (oracle->client[c].ended == AIDB_UNKNOWN && aidb_put(db, "c", 1, "", 0) != AIDB_FAILED) {
+            fprintf(stderr, "a write after AIDB_UNKNOWN: %s\n", aidb_error_message());
+            return 5;
+        }
+    }
     if (aidb_close(db) != AIDB_OK) {
         fprintf(stderr, "close: %s\n", aidb_error_message());
         return 4;
@@ -100,7 +107,7 @@ pid_t worker_start(Torture *torture, const char *directory, const char *control,
         if (journal != NULL)
             setenv("AIDB_DISK_JOURNAL", journal, 1);
         /* The sanitizer's library wants to be first; the shim only forwards to libc. */
-        setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 1);
+        setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 0);
     }
     execl(torture->self, torture->self, "--worker", directory, notes, control, (char *)NULL);
     _exit(2);

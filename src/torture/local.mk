@@ -5,11 +5,14 @@ noinst_PROGRAMS += %D%/aidbtorture
 %C%_aidbtorture_SOURCES = \
 	%D%/disk.h \
 	%D%/embedded.c \
+	%D%/fault.c \
 	%D%/kill.c \
 	%D%/main.c \
 	%D%/oracle.c \
 	%D%/oracle.h \
 	%D%/power.c \
+	%D%/server.c \
+	%D%/server.h \
 	%D%/torture.h
 %C%_aidbtorture_LDADD = $(AIDB_LIBS)
 

@@ -38,6 +38,8 @@ static const struct {
     {"stop", kill_campaign, 4, "SIGSTOP of background processes for a while under load"},
     {"kill-embedded", embedded_campaign, 20, "kill -9 of a program with an open directory"},
     {"power", power_campaign, 300, "power loss at a random I/O call; iterations are cuts"},
+    {"fault", fault_campaign, 400, "EIO, ENOSPC, short writes, EINTR at the Nth call"},
+    {"server-fault", server_fault_campaign, 6, "failed syncs and a full disk under a server"},
 };
 
 const aidb_option small_settings[] = {{"create", "true"},

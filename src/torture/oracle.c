@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define ITEMS_MAX      12u
 #define VALUE_HEAD     32u /* magic, client, key, sequence, size */
@@ -311,7 +312,9 @@ void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
                     going = false;
                 }
                 last_lsn = lsn;
-            } else if (!refused(sent[i].status)) {
+            } else if (refused(sent[i].status)) {
+                usleep(1000); /* a full disk does not become less full by being asked */
+            } else {
                 atomic_store(&own->ended, sent[i].status);
                 going = false;
             }

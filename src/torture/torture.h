@@ -48,6 +48,13 @@ pid_t worker_start(Torture *torture, const char *directory, const char *control,
 bool check_directory(Torture *torture, const char *directory, aidb_durability level, uint32_t at,
                      OracleResult *result);
 
+/* What a program does to a directory under the faulty disk with a journal, and a power loss at its end:
+ * the state before, and, when it has ended, what the loss leaves, built in `directory`. The second call
+ * frees the state. */
+typedef struct Disk Disk;
+Disk *power_disk_create(const char *directory);
+bool power_disk_lose(Disk *disk, const char *journal_path, const char *directory, uint64_t random);
+
 /* Settings so small that everything happens often. */
 extern const aidb_option small_settings[];
 

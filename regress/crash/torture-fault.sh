@@ -1,0 +1,10 @@
+# File calls that fail: EIO, a full disk, short transfers and interrupted calls at the Nth call of a
+# program, and under a running server. No wrong answer, no hang; what was refused is not there, what was
+# acknowledged is, also when the kernel drops what a failed sync was for.
+# timeout: 300
+. "$AIDB_REGRESS/lib.sh"
+. "$AIDB_REGRESS/torture.sh"
+
+torture fault --iterations "${AIDB_ROUNDS:-180}"
+torture server-fault --iterations "${AIDB_ROUNDS:-6}" --clients 6
+done_testing

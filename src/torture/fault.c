@@ -1,0 +1,319 @@
+/*
+ * fault.c - calls that fail, in a program and under a server.
+ *
+ * fault: a short workload runs on a copy of one prepared directory, which needs recovery, flushes and
+ * compacts. For one kind of call after the other, the Nth call of that kind fails, N counted up from a
+ * random place in steps, so that many runs cover every N. Whatever fails: no wrong answer, no hang, no
+ * crash; what was refused is not there, what was acknowledged is; a store that lost track of a write takes no
+ * other one. Short transfers and interrupted calls must change nothing at all. After a failed sync the
+ * kernel may drop the bytes and call them clean, so those runs are followed by a power loss, too.
+ *
+ * server-fault: a running server's syncs fail, and its disk fills up and is freed again.
+ */
+#include "config.h"
+
+#include "torture/server.h"
+
+#include "torture/disk.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+
+typedef struct Kind {
+    const char *name;
+    DiskFault fault;
+    int code;
+    uint32_t kinds;
+    const char *path;
+    bool harmless;  /* must change nothing */
+    bool lasting;   /* all calls from the Nth on */
+    uint32_t next;  /* the N to take next */
+    uint32_t calls; /* of this kind in a run without faults; 0: not known yet */
+} Kind;
+
+#define CHANGES (DISK_CREATE | DISK_WRITE | DISK_TRUNCATE | DISK_RENAME | DISK_UNLINK | DISK_MKDIR)
+
+static Kind fault_kinds[] = {
+    {"EIO sync", DISK_ERROR, EIO, DISK_SYNC, "", false, false, 0, 0},
+    {"EIO write", DISK_ERROR, EIO, DISK_WRITE, "", false, false, 0, 0},
+    {"EIO log sync", DISK_ERROR, EIO, DISK_SYNC, "wal/", false, false, 0, 0},
+    {"EIO read", DISK_ERROR, EIO, DISK_READ, "", false, false, 0, 0},
+    {"EIO open", DISK_ERROR, EIO, DISK_OPEN | DISK_CREATE, "", false, false, 0, 0},
+    {"EIO names", DISK_ERROR, EIO, DISK_RENAME | DISK_UNLINK | DISK_TRUNCATE | DISK_MKDIR, "",
+     false, false, 0, 0},
+    {"ENOSPC once", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, "", false, false, 0, 0},
+    {"ENOSPC on", DISK_FULL, ENOSPC, DISK_WRITE, "", false, true, 0, 0},
+    {"EIO on", DISK_ERROR, EIO, CHANGES | DISK_SYNC, "", false, true, 0, 0},
+    {"short", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, false, 0, 0},
+    {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0},
+    {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
+     false, 0, 0},
+};
+#define KIND_COUNT (sizeof fault_kinds / sizeof fault_kinds[0])
+
+typedef struct Paths {
+    char base[TORTURE_PATH], data[TORTURE_PATH], lost[TORTURE_PATH], control[TORTURE_PATH],
+        journal[TORTURE_PATH];
+} Paths;
+
+/* One run on a fresh copy with the Nth call failing; n 0: none. */
+static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control, const Kind *kind,
+                      uint32_t n)
+{
+    Oracle *oracle = torture->oracle;
+    remove_tree(paths->data);
+    if (!copy_tree(paths->base, paths->data))
+        return torture_failed(torture, "could not copy %s", paths->base);
+    memset(control, 0, sizeof *control);
+    snprintf(control->path, sizeof control->path, "%s", kind->path);
+    control->kinds = kind->kinds;
+    control->code = (uint32_t)kind->code;
+    control->from = n == 0 ? UINT32_MAX : n;
+    control->until = n == 0 || kind->lasting ? UINT32_MAX : n + 1;
+    control->fault = (uint32_t)kind->fault;
+    /* Failing calls that leave the disk behind are also followed by a power loss. */
+    bool loss = !kind->harmless && (kind->kinds & DISK_SYNC) != 0;
+    Disk *disk = loss ? power_disk_create(paths->data) : NULL;
+    pid_t pid = worker_start(torture, paths->data, paths->control, loss ? paths->journal : NULL);
+    int status;
+    bool hung = !torture_wait(pid, 60000, &status);
+    bool ok = true;
+    OracleResult result = {.message = ""};
+    if (hung)
+        ok = torture_failed(torture, "the program hung");
+    else if (oracle_wrong(oracle) != NULL)
+        ok = torture_failed(torture, "wrong answer: %s", oracle_wrong(oracle));
+    else if (!WIFEXITED(status) || WEXITSTATUS(status) == 2 || WEXITSTATUS(status) > 4)
+        ok = torture_failed(torture, "the program ended with status %d: see worker.log", status);
+    else if ((n == 0 || kind->harmless) &&
+             (status != 0 || oracle->client[0].attempted < oracle->ops_limit))
+        ok =
+            torture_failed(torture, "a harmless fault did harm, status %d: see worker.log", status);
+    if (disk != NULL) {
+        remove_tree(paths->lost);
+        if (!power_disk_lose(disk, paths->journal, paths->lost, oracle_random(&torture->random)))
+            ok = torture_failed(torture, "could not build %s", paths->lost);
+        ok = ok && check_directory(torture, paths->lost, AIDB_FSYNC, UINT32_MAX, &result);
+    }
+    ok = ok && check_directory(torture, paths->data, AIDB_OS, UINT32_MAX, &result);
+    torture_count(torture, &result);
+    return ok;
+}
+
+/* The directory that all runs begin with: written, killed in the middle. */
+static bool prepare(Torture *torture, const Paths *paths)
+{
+    Oracle *oracle = torture->oracle;
+    OracleResult result;
+    int status;
+    for (int i = 0; i < 3; i++) {
+        oracle->ops_limit = 400;
+        pid_t pid = worker_start(torture, paths->base, NULL, NULL);
+        if (!torture_wait(pid, 60000, &status) || status != 0)
+            return torture_failed(torture, "the program ended with status %d: see worker.log",
+                                  status);
+        if (!check_directory(torture, paths->base, AIDB_OS, UINT32_MAX, &result))
+            return false;
+        oracle_advance(oracle);
+    }
+    oracle->ops_limit = ORACLE_OPS_MAX;
+    pid_t pid = worker_start(torture, paths->base, NULL, NULL);
+    uint64_t end = torture_now_ms() + 10000;
+    while (atomic_load(&oracle->client[0].attempted) < 100 && torture_now_ms() < end)
+        torture_sleep_ms(1);
+    kill(pid, SIGKILL);
+    (void)torture_wait(pid, 10000, &status);
+    /* Finds what is there on a copy, so that the directory itself stays in need of recovery. */
+    remove_tree(paths->data);
+    if (!copy_tree(paths->base, paths->data) ||
+        !check_directory(torture, paths->data, AIDB_OS, UINT32_MAX, &result))
+        return torture_failed(torture, "the prepared directory does not hold");
+    oracle_advance(oracle);
+    return true;
+}
+
+/* Forgets a run: the next one begins with the same directory. */
+static void forget(Oracle *oracle)
+{
+    for (uint32_t c = 0; c < oracle->clients; c++) {
+        OracleClient *own = &oracle->client[c];
+        memset(own->ops, 0, own->attempted * sizeof own->ops[0]);
+        atomic_store(&own->attempted, 0);
+        atomic_store(&own->wrong, 0);
+        atomic_store(&own->ended, 0);
+    }
+}
+
+bool fault_campaign(Torture *torture)
+{
+    Paths paths;
+    torture_path(torture, "base", paths.base);
+    torture_path(torture, "data", paths.data);
+    torture_path(torture, "lost", paths.lost);
+    torture_path(torture, "control", paths.control);
+    torture_path(torture, "journal", paths.journal);
+    Oracle *oracle = torture->oracle;
+    oracle->clients = 1;
+    oracle->fsync_percent = 40;
+    oracle->async_percent = 10;
+    DiskControl *control = disk_map(paths.control, sizeof *control, true);
+    if (control == NULL)
+        return torture_failed(torture, "could not map %s", paths.control);
+    bool ok = prepare(torture, &paths);
+    oracle->ops_limit = 230;
+    uint64_t fired = 0, total = 0;
+    for (size_t i = 0; i < KIND_COUNT && ok; i++) {
+        Kind *kind = &fault_kinds[i];
+        ok = fault_run(torture, &paths, control, kind, 0);
+        forget(oracle);
+        kind->calls = control->matched;
+        kind->next = (uint32_t)torture_below(torture, kind->calls > 0 ? kind->calls : 1);
+        total += kind->calls;
+    }
+    while (ok && torture_round(torture)) {
+        Kind *kind = &fault_kinds[torture->rounds % KIND_COUNT];
+        if (kind->calls == 0)
+            continue;
+        /* A step that has no factor in common with the count meets every call in time. */
+        uint32_t n = kind->next % kind->calls + 1;
+        kind->next = kind->next + (kind->calls % 7 != 0 ? 7 : 11);
+        ok = fault_run(torture, &paths, control, kind, n);
+        fired += control->fired > 0;
+        if (torture->verbose || !ok)
+            printf("%s: %s, call %u of %u, %u failed, %u operations, client ended with %u\n",
+                   ok ? "held" : "FAILED", kind->name, n, kind->calls, control->fired,
+                   oracle->client[0].attempted, oracle->client[0].ended);
+        forget(oracle);
+    }
+    snprintf(torture->note, sizeof torture->note,
+             "%llu with a call that failed (%zu kinds, %llu places)", (unsigned long long)fired,
+             KIND_COUNT, (unsigned long long)total);
+    return ok;
+}
+
+/* ---- a server ----------------------------------------------------------------------------------- */
+
+static uint64_t count_state(const Oracle *oracle, OpState state)
+{
+    uint64_t count = 0;
+    for (uint32_t c = 0; c < oracle->clients; c++)
+        for (uint32_t i = 0; i < oracle->client[c].attempted; i++)
+            count += oracle->client[c].ops[i].state == (uint32_t)state;
+    return count;
+}
+
+static bool more_than(const Oracle *oracle, OpState state, uint64_t count, uint32_t limit_ms)
+{
+    uint64_t end = torture_now_ms() + limit_ms;
+    while (count_state(oracle, state) <= count) {
+        if (torture_now_ms() > end)
+            return false;
+        torture_sleep_ms(5);
+    }
+    return true;
+}
+
+/* The disk is full for a while: writes are refused, reads work (each client reads back what it wrote),
+ * and writes resume by themselves. */
+static bool full_disk(Server *server, DiskControl *control)
+{
+    Torture *torture = server->torture;
+    const Oracle *oracle = torture->oracle;
+    pid_t clients[ORACLE_CLIENTS_MAX];
+    size_t count = server_start_clients(server, clients);
+    bool ok = more_than(oracle, OP_ACKED, 200, 20000) ||
+              torture_failed(torture, "no writes before the disk is full");
+    control->kinds = DISK_WRITE;
+    control->code = ENOSPC;
+    control->from = 0;
+    control->until = UINT32_MAX;
+    atomic_store(&control->fault, DISK_FULL);
+    ok = ok && (more_than(oracle, OP_REFUSED, 20, 20000) ||
+                torture_failed(torture, "no write is refused although the disk is full"));
+    torture_sleep_ms(200 + (uint32_t)torture_below(torture, 300));
+    atomic_store(&control->fault, DISK_NO_FAULT);
+    uint64_t acked = count_state(oracle, OP_ACKED), freed = torture_now_ms();
+    ok = ok && (more_than(oracle, OP_ACKED, acked + 100, 10000) ||
+                torture_failed(torture, "writes did not resume within 10 s"));
+    if (ok)
+        torture_recovered(torture, torture_now_ms() - freed);
+    ok = server_end_clients(server, clients, count) && ok;
+    for (uint32_t c = 0; ok && c < oracle->clients; c++)
+        if (oracle->client[c].ended != 0)
+            ok = torture_failed(torture, "client %u got status %u from a full disk", c,
+                                oracle->client[c].ended);
+    return ok && server_check(server, AIDB_OS, freed, false);
+}
+
+/* One sync fails. Nothing is acknowledged after it; the server recovers by itself. */
+static bool failed_sync(Server *server, DiskControl *control, const char *path)
+{
+    Torture *torture = server->torture;
+    pid_t clients[ORACLE_CLIENTS_MAX];
+    size_t count = server_start_clients(server, clients);
+    bool ok = more_than(torture->oracle, OP_ACKED, 200, 20000) ||
+              torture_failed(torture, "no writes before the sync fails");
+    snprintf(control->path, sizeof control->path, "%s", path);
+    control->kinds = DISK_SYNC;
+    control->code = EIO;
+    control->matched = 0;
+    control->fired = 0;
+    control->from = 1 + (uint32_t)torture_below(torture, 20);
+    control->until = control->from + 1;
+    atomic_store(&control->fault, DISK_ERROR);
+    uint64_t end = torture_now_ms() + 20000, since = torture_now_ms();
+    while (ok && atomic_load(&control->fired) == 0) {
+        since = torture_now_ms();
+        if (since > end)
+            ok = torture_failed(torture, "no sync of %s in 20 s", path);
+        torture_sleep_ms(1);
+    }
+    torture_sleep_ms(50);
+    atomic_store(&control->fault, DISK_NO_FAULT);
+    control->path[0] = 0;
+    ok = server_end_clients(server, clients, count) && ok;
+    return ok && server_check(server, AIDB_OS, since, true);
+}
+
+bool server_fault_campaign(Torture *torture)
+{
+    static char path[TORTURE_PATH];
+    torture_path(torture, "control", path);
+    DiskControl *control = disk_map(path, sizeof *control, true);
+    if (control == NULL)
+        return torture_failed(torture, "could not map %s", path);
+    Server server = {.control = path};
+    torture->oracle->async_percent = 10;
+    uint32_t full = 0, log = 0, manifest = 0;
+    bool ok = server_create(torture, &server);
+    while (ok && torture_round(torture)) {
+        switch (torture->rounds % 3) {
+        case 0:
+            ok = full_disk(&server, control);
+            full++;
+            break;
+        case 1:
+            ok = failed_sync(&server, control, "wal/");
+            log++;
+            break;
+        default:
+            ok = failed_sync(&server, control, "MANIFEST");
+            manifest++;
+            break;
+        }
+    }
+    snprintf(torture->note, sizeof torture->note,
+             "full disk %u, failed sync of log %u, of manifest %u", full, log, manifest);
+    if (server.pid > 0 && !process_gone(server.pid)) {
+        if (ok && !server_aidbctl(&server, (const char *[]){"stop", "-D", server.data, NULL}))
+            ok = torture_failed(torture, "aidbctl stop failed: see aidbctl.log");
+        if (ok && !server_aidbctl(&server, (const char *[]){"verify", "-D", server.data, NULL}))
+            ok = torture_failed(torture, "verify found damage: see aidbctl.log");
+        if (!process_gone(server.pid))
+            server_kill(&server, true);
+    }
+    return ok;
+}
