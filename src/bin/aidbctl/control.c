@@ -79,10 +79,9 @@ static pid_t spawn(const char *program, const char *directory, const char *log)
     int output = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (input < 0 || output < 0 || dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0)
         _exit(127);
-    if (input > 2)
-        close(input);
-    if (output > 2)
-        close(output);
+    /* Nor may the server keep open what the caller happened to have open: a pipe whose reader waits
+     * for its end, a lock file, a terminal. */
+    close_range(3, ~0U, 0);
     execlp(program, "aidb", "-D", directory, (char *)NULL);
     fprintf(stderr, "could not run %s: %s\n", program, strerror(errno));
     _exit(127);
