@@ -221,7 +221,8 @@ typedef enum aidb_seek {
 } aidb_seek;
 
 /* Each moves the iterator and sets *entry, to NULL when there is no such entry. aidb_iter_next on a
- * new iterator begins at the first entry, aidb_iter_prev at the last. */
+ * new iterator begins at the first entry, aidb_iter_prev at the last. After an error the place is lost:
+ * next and prev are AIDB_INVALID until a seek. */
 aidb_status aidb_iter_seek(aidb_iter *iter, aidb_seek mode, const void *key, size_t key_size,
                            const aidb_entry **entry);
 aidb_status aidb_iter_next(aidb_iter *iter, const aidb_entry **entry);

@@ -311,6 +311,33 @@ START_TEST(no_snapshot_stays_behind)
 }
 END_TEST
 
+/* An error in the middle of a scan is no end of it, however often it is asked. */
+START_TEST(a_failed_scan_has_no_end)
+{
+    ok(aidb_put(db, "a", 1, "v", 1));
+    ok(aidb_close(db)); /* flushes */
+    ok(aidb_open(directory, small, &db));
+    char sst[512], aside[512];
+    snprintf(sst, sizeof sst, "%s/sst", directory);
+    snprintf(aside, sizeof aside, "%s/aside", directory);
+    aidb_iter *iter;
+    const aidb_entry *entry;
+    ok(aidb_iter_create(db, NULL, NULL, &iter));
+    ck_assert_int_eq(rename(sst, aside), 0);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_ne(aidb_iter_next(iter, &entry), AIDB_OK);
+        ck_assert_int_ne(aidb_iter_prev(iter, &entry), AIDB_OK);
+    }
+    ck_assert_int_eq(rename(aside, sst), 0);
+    ck_assert_int_ne(aidb_iter_next(iter, &entry), AIDB_OK);
+    ok(aidb_iter_seek(iter, AIDB_SEEK_FIRST, NULL, 0, &entry));
+    ck_assert_ptr_nonnull(entry);
+    ok(aidb_iter_next(iter, &entry));
+    ck_assert_ptr_null(entry);
+    aidb_iter_destroy(iter);
+}
+END_TEST
+
 START_TEST(a_directory_is_opened_once)
 {
     aidb *second;
@@ -461,6 +488,7 @@ int main(void)
     tcase_add_test(all, totals_hold_between_threads);
     tcase_add_test(all, scans_run_beside_writes);
     tcase_add_test(all, no_snapshot_stays_behind);
+    tcase_add_test(all, a_failed_scan_has_no_end);
     tcase_add_test(all, a_directory_is_opened_once);
     tcase_add_test(all, a_forked_child_cannot_use_the_handle);
     tcase_add_test(all, a_killed_program_loses_nothing_it_wrote);

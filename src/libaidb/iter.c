@@ -23,7 +23,8 @@ typedef enum IterPlace {
     PLACE_NEW,    /* not positioned yet */
     PLACE_AT,     /* on row `index` of the chunk */
     PLACE_BEFORE, /* went past the first entry */
-    PLACE_AFTER   /* went past the last entry */
+    PLACE_AFTER,  /* went past the last entry */
+    PLACE_LOST    /* a chunk could not be read: not an end, and not to be taken for one */
 } IterPlace;
 
 struct aidb_iter {
@@ -230,6 +231,7 @@ static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     Status status = iter->db->driver->scan(iter->db->state, iter->lsn, &request, &iter->chunk);
     if (status != AIDB_OK) {
         row_chunk_clear(&iter->chunk);
+        iter->place = PLACE_LOST;
         return status;
     }
     iter->rows = iter->rows < CHUNK_ROWS_MAX / CHUNK_ROWS_GROWTH ? iter->rows * CHUNK_ROWS_GROWTH
@@ -289,6 +291,8 @@ static Status move(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     RETURN_IF_FAILED(handle_enter(iter->db));
     if (iter->place == PLACE_AT)
         return step(iter, reverse, entry);
+    if (iter->place == PLACE_LOST)
+        return status_set(AIDB_INVALID, "the iterator lost its place in an error: seek first");
     if (iter->place == (reverse ? PLACE_BEFORE : PLACE_AFTER))
         return AIDB_OK;
     return begin(iter, reverse, entry);
