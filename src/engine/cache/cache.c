@@ -1,7 +1,7 @@
 /*
  * cache.c - the block cache.
  *
- * Memory. Behind the tables at its beginning the cache is an array of chunks of about 1 MiB. A chunk
+ * Memory. Behind the tables at its beginning the cache is an array of chunks of about 1 MiB (256 KiB in a small cache). A chunk
  * is unassigned or cut into frames of one class; a frame is a 64-byte head followed by the block.
  * Frames are named by their distance from the first chunk in units of 64 bytes, so a 32-bit link of a
  * hash chain leads to a frame without another table, and head and block lie side by side.
@@ -38,8 +38,9 @@
 
 #define UNIT             64u
 #define HEAD_SIZE        64u
-#define CHUNK_SIZE       ((1u << 20) + (4u << 10)) /* 1 MiB and room for heads */
-#define CHUNK_UNITS      (CHUNK_SIZE / UNIT)
+#define CHUNK_LARGE      ((1u << 20) + (4u << 10)) /* 1 MiB and room for heads */
+#define CHUNK_SMALL      ((256u << 10) + (1u << 10))
+#define CHUNK_LARGE_FROM (64u << 20) /* caches of this size have large chunks */
 #define CLASS_MIN        512u
 #define CLASSES          37u /* 512, 640, 768, 896, 1024, ... 256 KiB */
 #define SHARDS_MAX       8u
@@ -51,6 +52,7 @@
 #define FREQUENCY_DATA   3u
 #define FREQUENCY_INDEX  7u
 #define SPARE_MAX        128u /* frames that a pool keeps free or in limbo, for epochs that read much */
+#define TAKE_INTERVAL    512u /* ticks between two chunks that a pool without frames takes */
 #define SAMPLES          8u
 #define TURNOVER_MIN     16u    /* evictions between two looks at the other pools */
 #define CHUNK_KEPT_TICKS 65536u /* how long a drained chunk waits for the pool it was taken for */
@@ -103,6 +105,7 @@ typedef struct Pool {
     Queue small;
     Queue main;
     uint32_t turnover;         /* evictions since the last look at the other pools */
+    uint32_t take_tick;        /* when it, without any frame, last took a chunk that was in use */
     uint32_t look_tick;        /* when that was */
     uint32_t samples[SAMPLES]; /* marked blocks: their frequency was set to 0 */
     uint32_t sample_count;
@@ -132,6 +135,7 @@ struct BlockCache {
     /* Constant after cache_init. */
     uint8_t *base; /* first chunk */
     uint32_t chunk_count;
+    uint32_t chunk_units; /* size of a chunk */
     uint32_t bucket_mask;
     uint32_t ghost_mask;
     uint32_t shards;
@@ -164,9 +168,9 @@ static inline uint8_t *frame_data(Frame *frame)
     return (uint8_t *)frame + HEAD_SIZE;
 }
 
-static uint32_t frame_chunk(uint32_t frame)
+static uint32_t frame_chunk(const BlockCache *cache, uint32_t frame)
 {
-    return frame / CHUNK_UNITS;
+    return frame / cache->chunk_units;
 }
 
 static uint32_t class_stride(uint32_t class_size)
@@ -200,7 +204,7 @@ static inline uint64_t block_hash(uint64_t table, uint64_t offset)
 /* The pool of a frame; NULL when its chunk was taken away since. */
 static Pool *pool_of(const BlockCache *cache, uint32_t frame)
 {
-    const Chunk *chunk = &cache->chunks[frame_chunk(frame)];
+    const Chunk *chunk = &cache->chunks[frame_chunk(cache, frame)];
     uint32_t pool = atomic_load_explicit(&chunk->pool, memory_order_relaxed);
     return pool == NONE ? NULL : &cache->pools[pool];
 }
@@ -234,12 +238,15 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
     size_t pad = memory == NULL
                      ? 0
                      : (PORT_CACHE_LINE - (uintptr_t)start % PORT_CACHE_LINE) % PORT_CACHE_LINE;
-    if (memory == NULL || size < pad + sizeof(BlockCache) + 2 * CHUNK_SIZE)
+    if (memory == NULL || size < pad + sizeof(BlockCache) + 2 * CHUNK_SMALL)
         return &nothing;
     BlockCache *cache = (BlockCache *)(start + pad);
     size -= pad;
     memset(cache, 0, sizeof *cache);
     cache->epochs = epochs;
+    /* There should be many more chunks than classes in use, which are about ten. */
+    uint32_t chunk_size = size >= CHUNK_LARGE_FROM ? CHUNK_LARGE : CHUNK_SMALL;
+    cache->chunk_units = chunk_size / UNIT;
     cache->shards = (uint32_t)(size / SHARD_BYTES);
     if (cache->shards < 1)
         cache->shards = 1;
@@ -260,9 +267,9 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
     used += (size_t)ghosts * sizeof(uint32_t);
     size_t chunks_at = used;
     size_t left = size > used + PORT_CACHE_LINE ? size - used - PORT_CACHE_LINE : 0;
-    size_t chunk_count = left / (CHUNK_SIZE + sizeof(Chunk));
-    if (chunk_count > UINT32_MAX / CHUNK_UNITS)
-        chunk_count = UINT32_MAX / CHUNK_UNITS; /* 256 GiB: what 32-bit links reach */
+    size_t chunk_count = left / (chunk_size + sizeof(Chunk));
+    if (chunk_count > UINT32_MAX / cache->chunk_units)
+        chunk_count = UINT32_MAX / cache->chunk_units; /* 256 GiB: what 32-bit links reach */
     if (chunk_count == 0)
         return &nothing;
     used = round_up(used + chunk_count * sizeof(Chunk), PORT_CACHE_LINE);
@@ -282,7 +289,8 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
         Pool *pool = &cache->pools[i];
         lock_init(&pool->lock, LOCK_RANK_CACHE, "cache pool");
         pool->class_size = class_size_of(i % CLASSES);
-        pool->chunk_frames = CHUNK_SIZE / class_stride(pool->class_size);
+        pool->take_tick = 0u - TAKE_INTERVAL;
+        pool->chunk_frames = chunk_size / class_stride(pool->class_size);
         queue_init(&pool->free);
         queue_init(&pool->limbo);
         queue_init(&pool->small);
@@ -488,13 +496,13 @@ static bool park_one(Chunk *chunk, const Pool *pool)
 static bool park(const BlockCache *cache, const Pool *pool, uint32_t at)
 {
     frame_at(cache, at)->state = FRAME_PARKED;
-    return park_one(&cache->chunks[frame_chunk(at)], pool);
+    return park_one(&cache->chunks[frame_chunk(cache, at)], pool);
 }
 
 static bool is_draining(const BlockCache *cache, uint32_t at)
 {
-    return atomic_load_explicit(&cache->chunks[frame_chunk(at)].draining, memory_order_relaxed) !=
-           0;
+    return atomic_load_explicit(&cache->chunks[frame_chunk(cache, at)].draining,
+                                memory_order_relaxed) != 0;
 }
 
 /* Reservations between two readings of the clock; they may have been made in either order. */
@@ -517,7 +525,7 @@ static void reap(BlockCache *cache, Pool *pool, uint32_t limit, uint32_t *full)
         queue_remove(cache, &pool->limbo, at);
         if (is_draining(cache, at)) {
             if (park(cache, pool, at)) {
-                *full = frame_chunk(at);
+                *full = frame_chunk(cache, at);
                 return;
             }
         } else {
@@ -540,7 +548,7 @@ static void retire(BlockCache *cache, Slot *slot, Pool *pool, const uint32_t *fr
         Frame *frame = frame_at(cache, frames[i]);
         if (is_draining(cache, frames[i])) {
             if (park(cache, pool, frames[i]))
-                full = frame_chunk(frames[i]);
+                full = frame_chunk(cache, frames[i]);
             continue;
         }
         frame->state = FRAME_LIMBO;
@@ -649,7 +657,7 @@ static uint32_t take_chunk(BlockCache *cache, Slot *slot, uint32_t pool, uint32_
 static void assign_chunk(BlockCache *cache, Slot *slot, Pool *pool, uint32_t chunk_index)
 {
     Chunk *chunk = &cache->chunks[chunk_index];
-    uint32_t first = chunk_index * CHUNK_UNITS;
+    uint32_t first = chunk_index * cache->chunk_units;
     uint32_t step = class_stride(pool->class_size) / UNIT;
     for (uint32_t i = 0; i < pool->chunk_frames; i++)
         memset(frame_at(cache, first + i * step), 0, sizeof(Frame));
@@ -707,7 +715,7 @@ static uint32_t idle_ticks(BlockCache *cache, Slot *slot, Pool *pool, uint32_t t
 static uint32_t drain_some(BlockCache *cache, Slot *slot, Pool *pool, uint32_t chunk_index,
                            uint32_t *from, uint32_t *frames, uint32_t room)
 {
-    uint32_t first = chunk_index * CHUNK_UNITS;
+    uint32_t first = chunk_index * cache->chunk_units;
     uint32_t step = class_stride(pool->class_size) / UNIT;
     uint32_t count = 0;
     lock_acquire(&pool->lock, slot);
@@ -799,6 +807,7 @@ static void rebalance(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick)
     lock_acquire(&pool->lock, slot);
     bool starving = pool->frames == 0;
     uint32_t window = elapsed(tick, pool->look_tick);
+    uint32_t take_tick = pool->take_tick;
     pool->look_tick = tick;
     pool->turnover = 0;
     lock_release(&pool->lock, slot);
@@ -820,8 +829,14 @@ static void rebalance(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick)
             donor_idle = idle;
         }
     }
-    if (donor == NULL && starving)
-        donor = largest; /* one chunk to begin with, from the pool that can spare it best */
+    if (donor == NULL && starving && elapsed(tick, take_tick) >= TAKE_INTERVAL) {
+        /* One chunk to begin with, from the pool that can spare it best. Not too often: with more
+         * classes in use than chunks they would only take them from each other. */
+        donor = largest;
+        lock_acquire(&pool->lock, slot);
+        pool->take_tick = tick;
+        lock_release(&pool->lock, slot);
+    }
     if (donor == NULL)
         return;
     /* A share of what it has, so that it takes few looks to grow large. */
@@ -834,7 +849,7 @@ static void rebalance(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick)
         lock_release(&donor->lock, slot);
         if (oldest == NONE)
             break;
-        drain_chunk(cache, slot, donor, frame_chunk(oldest), own);
+        drain_chunk(cache, slot, donor, frame_chunk(cache, oldest), own);
     }
 }
 
@@ -945,14 +960,14 @@ void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill)
     }
     lock_release(&pool->lock, slot);
     if (full)
-        hand_over_chunk(cache, slot, frame_chunk(at));
+        hand_over_chunk(cache, slot, frame_chunk(cache, at));
 }
 
 void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, uint64_t *blocks)
 {
     *used = 0;
     *blocks = 0;
-    *capacity = (uint64_t)cache->chunk_count * CHUNK_SIZE;
+    *capacity = (uint64_t)cache->chunk_count * cache->chunk_units * UNIT;
     for (uint32_t i = 0; i < cache->shards * CLASSES && cache->chunk_count > 0; i++) {
         uint64_t live = atomic_load_explicit(&cache->pools[i].live, memory_order_relaxed);
         *used += live * class_stride(cache->pools[i].class_size);

@@ -4,8 +4,8 @@
  * Hits take no lock and write nothing but, when it changes, a reference bit. A block stays valid
  * until the caller leaves the epoch that it was looked up in; frames are reused one epoch later.
  * Eviction is scan-resistant. Frames come in classes (four to a doubling, 512 B to 256 KiB) cut from
- * 1 MiB chunks; larger blocks bypass the cache. Misses are filled by the caller straight into a
- * reserved frame, without a lock.
+ * chunks of 1 MiB or, in small caches, 256 KiB; larger blocks bypass the cache. Misses are filled by
+ * the caller straight into a reserved frame, without a lock.
  */
 #ifndef AIDB_ENGINE_CACHE_CACHE_H
 #define AIDB_ENGINE_CACHE_CACHE_H
