@@ -146,8 +146,16 @@ Status pidfile_write(const PidFile *file, const PidInfo *info)
                         info->unix_uri, info->tcp_uri, info->started, info->state, info->version,
                         info->crash_restarts);
     /* One write: a reader sees the old text or the new one, but for a longer rest of the old. */
-    if (pwrite(file->fd, text, (size_t)size, 0) != size || ftruncate(file->fd, size) != 0)
-        return status_set_errno(errno, "could not write %s", file->path);
+    ssize_t done = 0;
+    while (done < size) {
+        ssize_t n = pwrite(file->fd, text + done, (size_t)(size - done), done);
+        if (n < 0 && errno != EINTR)
+            return status_set_errno(errno, "could not write %s", file->path);
+        done += n > 0 ? n : 0;
+    }
+    while (ftruncate(file->fd, size) != 0)
+        if (errno != EINTR)
+            return status_set_errno(errno, "could not write %s", file->path);
     return AIDB_OK;
 }
 
