@@ -168,7 +168,8 @@ static Status flush_locked(Session *session, bool *did)
     const ReadView *view = atomic_load(&shared->view);
     uint32_t count = view->immutable_count;
     uint64_t sealed_at = count > 0 ? view->sealed_at[0] : 0;
-    uint64_t input_bytes = 0; /* not what comes out: of keys written again and again that is little */
+    uint64_t input_bytes =
+        0; /* not what comes out: of keys written again and again that is little */
     for (uint32_t i = 0; i < count; i++) {
         oldest_first[i] = view->immutables[count - 1 - i];
         input_bytes += memtable_bytes(oldest_first[i]);

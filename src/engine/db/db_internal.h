@@ -33,7 +33,8 @@ typedef struct DbShared {
     EpochDomain epochs;
 
     _Alignas(PORT_CACHE_LINE) ReadView *_Atomic view; /* guard for replacing: view lock */
-    _Atomic uint64_t unlinked; /* rises when tables were unlinked: readers close those they have open */
+    _Atomic uint64_t
+        unlinked; /* rises when tables were unlinked: readers close those they have open */
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t
         visible; /* every operation below is visible; guard: write lock */
     _Alignas(PORT_CACHE_LINE) Lock write_lock;

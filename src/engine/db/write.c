@@ -119,8 +119,8 @@ static Status secure_memtable(Session *session, const DbWrite *write)
         /* The free memory is in pieces between those of the active memtable, and no flush is on its way
          * that would join them: this one's will. */
         RETURN_IF_FAILED(view_switch_memtable(session));
-        status = memtable_secure(shared->active, session->slot, write->op_count,
-                                 write->range_count, write->ops.size);
+        status = memtable_secure(shared->active, session->slot, write->op_count, write->range_count,
+                                 write->ops.size);
     }
     return status;
 }

@@ -1029,10 +1029,8 @@ START_TEST(walking_keeps_no_blocks)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             TestCache cache;
             test_cache_init(&cache, sizes[i]);
-            TableReader reader = {.files = files,
-                                  .cache = cache.cache,
-                                  .epochs = &cache.epochs,
-                                  .slot = cache.slot};
+            TableReader reader = {
+                .files = files, .cache = cache.cache, .epochs = &cache.epochs, .slot = cache.slot};
             epoch_enter(&cache.epochs, cache.slot);
             Iter *iter;
             OK(table_iter_create(&reader, &info, false, &iter));

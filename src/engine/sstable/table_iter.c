@@ -64,8 +64,7 @@ static Status read_index(TableIter *it, BlockKind kind, const BlockHandle *handl
                          IndexView *view)
 {
     Slice payload;
-    BlockRead read = {
-        .kind = kind, .handle = *handle, .own = own};
+    BlockRead read = {.kind = kind, .handle = *handle, .own = own};
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!index_view_init(view, payload))
         return table_damage(it->reader, it->info, handle->offset, "index block makes no sense");
