@@ -255,7 +255,7 @@ Status db_flush(Session *session)
 
 /* ---- compaction --------------------------------------------------------------------------------- */
 
-/* Runs a claimed pick; the claim ends with it. */
+/* Runs a claimed pick that is counted as running; the claim and the count end with it. */
 static Status run_pick(Session *session, const Pick *pick)
 {
     DbShared *shared = session->shared;
@@ -267,7 +267,6 @@ static Status run_pick(Session *session, const Pick *pick)
     TableOptions table;
     JobContext context;
     Status status;
-    atomic_fetch_add(&shared->running_compactions, 1);
     job_context(session, &table, &context);
     if (pick->trivial_move) {
         OUT_IF_FAILED(pick_move(pick, &edit));
@@ -337,6 +336,7 @@ static Status compact_once(Session *session, const ManualRange *range, bool *did
     if (status == AIDB_OK && pick.level >= 0) {
         shared->job_sequence = shared->job_sequence % JOB_MAX + 1;
         pick_claim(&pick, shared->job_sequence);
+        atomic_fetch_add(&shared->running_compactions, 1);
         if (range == NULL)
             pick_advance(&pick, &shared->cursors[pick.level]);
     }
@@ -380,12 +380,19 @@ Status db_compact_wait(Session *session)
         uint32_t seen = progress_now(shared);
         PickOptions options = pick_options(shared);
         uint64_t pending;
-        epoch_enter(&shared->epochs, session->slot);
-        const ReadView *view = atomic_load(&shared->view);
-        bool due =
-            view->immutable_count > 0 || compaction_score(view->version, &options, &pending) >= 1;
-        epoch_leave(session->slot);
-        if (!due && atomic_load(&shared->running_compactions) == 0)
+        /* Under the lock no compaction begins, so that what runs is counted and what is claimed runs.
+         * The count comes first: once it is zero the view holds the results of all that have ended. */
+        lock_acquire(&shared->compaction_lock, session->slot);
+        bool busy = atomic_load(&shared->running_compactions) > 0;
+        if (!busy) {
+            epoch_enter(&shared->epochs, session->slot);
+            const ReadView *view = atomic_load(&shared->view);
+            busy = view->immutable_count > 0 ||
+                   compaction_score(view->version, &options, &pending) >= 1;
+            epoch_leave(session->slot);
+        }
+        lock_release(&shared->compaction_lock, session->slot);
+        if (!busy)
             return AIDB_OK;
         wake_duty(shared, SLOT_COMPACTOR);
         RETURN_IF_FAILED(progress_wait(session, seen, 100));
