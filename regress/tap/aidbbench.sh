@@ -1,7 +1,7 @@
 # aidbbench: ways in, workloads and what they find, output forms, mistakes.
 . "$AIDB_REGRESS/lib.sh"
 
-columns=$'workload\tthreads\tops\tseconds\tops_per_s\tp50_us\tp99_us\tp999_us\tbytes\tfound'
+columns=$'workload\tthreads\tops\tseconds\tops_per_s\tp50_us\tp99_us\tp999_us\tbytes\tfound\tmax_us'
 
 # field WORKLOAD COLUMN: of the last TSV output in $out.
 field() { awk -F '\t' -v w="$1" -v c="$2" 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == c) k = i } $1 == w { print $k }' <<<"$out"; }
@@ -38,7 +38,7 @@ exits 0 'fill and read' aidbbench --db store --num 5k --seed 1 --format tsv \
     --workloads fillrandom,readrandom,readmissing,seekrandom
 is "$err" '' 'no progress when stderr is no terminal'
 is "$(head -n 1 <<<"$out")" "$columns" 'TSV: names of columns'
-is "$(awk -F '\t' 'NF != 10' <<<"$out")" '' 'TSV: ten columns'
+is "$(awk -F '\t' 'NF != 11' <<<"$out")" '' 'TSV: eleven columns'
 is "$(tail -n +2 <<<"$out" | cut -f 2- | tr -d '0-9.\t\n')" '' 'TSV: plain numbers'
 is "$(field fillrandom ops)" 5000 'fillrandom: as many as keys'
 is "$(field fillrandom bytes)" 580000 'fillrandom: bytes of keys and values'
@@ -70,6 +70,12 @@ exits 0 'reads and writes in batches' aidbbench --db batches --num 5k --batch 16
 is "$(field fillseq ops)" 5000 'all operations of a batch count'
 is "$(field fillseq bytes)" 5015000 'sizes of keys and values'
 is "$(field readrandom found)" 5003 'the last batch may be smaller'
+
+for shape in number text prefix binary; do
+    exits 0 "keys of shape $shape" aidbbench --db "shape-$shape" --num 3k --key-shape $shape --key-size 20 \
+        --workloads fillseq,readrandom,readmissing,readseq --format tsv
+    is "$(field readrandom found),$(field readmissing found),$(field readseq found)" 3000,0,3000 'all are found'
+done
 
 exits 0 'every ycsb workload' aidbbench --db ycsb --num 2k --reads 3k --format tsv --warmup 1 \
     --workloads fillseq,ycsba,ycsbb,ycsbc,ycsbd,ycsbe,ycsbf,compact,readseq --seek-nexts 3
@@ -108,6 +114,9 @@ like "$err" 'not empty' 'is refused'
 exits 0 'others' aidbbench --db "$uri" --num 5k --reads 500 --writes 500 --format tsv --seek-nexts 4 --batch 10 \
     --workloads readwhilewriting,seekrandom,readseq,readreverse,ycsbe,ycsbf,compact
 is "$(wc -l <<<"$out")" 8 'a row each'
+
+exits 0 'a connection for each get' aidbbench --db "$uri" --num 5k --reads 20 --workloads connect --threads 2 --format tsv
+is "$(field connect ops)" 40 'makes as many as it should'
 
 port=$(sed -n 's/^port:[[:space:]]*//p' data/aidb.yaml | head -n 1)
 exits 0 'TCP' aidbbench --db "aidb://127.0.0.1:$port" --num 5k --workloads readrandom --durability async

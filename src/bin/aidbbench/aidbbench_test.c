@@ -306,6 +306,29 @@ START_TEST(key_order_is_that_of_the_numbers)
 }
 END_TEST
 
+START_TEST(key_shapes)
+{
+    uint8_t key[24], other[24];
+    key_init(key, sizeof key);
+    key_encode_shaped(key, 16, 42, KEY_TEXT);
+    ck_assert_mem_eq(key, "key:000000000042", 16);
+    key_init(key, sizeof key);
+    key_encode_shaped(key, 20, 258, KEY_PREFIX);
+    ck_assert_mem_eq(key, "000000000000\0\0\0\0\0\0\1\2", 20);
+    key_encode_shaped(key, 20, 7, KEY_NUMBER);
+    key_encode(other, 20, 7);
+    ck_assert_mem_eq(key, other, 8);
+
+    /* The same key each time, whatever was in the buffer, and another for each number. */
+    key_encode_shaped(key, 21, 7, KEY_BINARY);
+    memset(other, 0xee, sizeof other);
+    key_encode_shaped(other, 21, 7, KEY_BINARY);
+    ck_assert_mem_eq(key, other, 21);
+    key_encode_shaped(other, 21, 8, KEY_BINARY);
+    ck_assert_mem_ne(key, other, 8);
+}
+END_TEST
+
 START_TEST(key_size_min_holds_all_numbers)
 {
     ck_assert_uint_eq(key_size_min(1), 1);
@@ -653,11 +676,32 @@ END_TEST
 START_TEST(options_help_is_complete)
 {
     static const char *const names[] = {
-        "--db",           "--workloads",    "--num",        "--reads",      "--writes",
-        "--duration",     "--warmup",       "--key-size",   "--value-size", "--compression-ratio",
-        "--threads",      "--connections",  "--pipeline",   "--batch",      "--seek-nexts",
-        "--write-rate",   "--distribution", "--durability", "--seed",       "--set",
-        "--use-existing", "--format",       "--help",       "--version",    "-D",
+        "--db",
+        "--workloads",
+        "--num",
+        "--reads",
+        "--writes",
+        "--duration",
+        "--warmup",
+        "--key-size",
+        "--key-shape",
+        "--value-size",
+        "--compression-ratio",
+        "--threads",
+        "--connections",
+        "--pipeline",
+        "--batch",
+        "--seek-nexts",
+        "--write-rate",
+        "--distribution",
+        "--durability",
+        "--seed",
+        "--set",
+        "--use-existing",
+        "--format",
+        "--help",
+        "--version",
+        "-D",
     };
     char *text;
     size_t size;
@@ -683,6 +727,10 @@ static const struct {
     {"--workloads fillseq", "no store named"},
     {"--db d", "no workload named"},
     {"--db http://h --workloads fillseq", "'http://h' is no address"},
+    {"--db d --workloads connect", "connect works on a server"},
+    {"--db d --workloads fillseq --key-shape odd", "'odd' is not one of number, text"},
+    {"--db d --workloads fillseq --key-shape text --key-size 15", "--key-size of at least 16"},
+    {"--db d --workloads fillseq,fillrandom --key-shape text", "one fill workload in a run"},
     {"--db d --workloads fillsec", "'fillsec' is not a workload"},
     {"--db d --workloads fillseq,", "'' is not a workload"},
     {"--db d --workloads fillseq more", "unexpected argument 'more'"},
@@ -828,7 +876,7 @@ static Outcome run_line(const char *store, const char *line)
 
 typedef struct Row {
     unsigned long long threads, ops, bytes, found;
-    double seconds, ops_per_s, p50, p99, p999;
+    double seconds, ops_per_s, p50, p99, p999, max;
 } Row;
 
 /* The row of the n-th result, from 0, which must be of `workload`. */
@@ -841,13 +889,14 @@ static Row row_of(const Outcome *outcome, int n, const char *workload)
     ck_assert_ptr_nonnull(line);
     char name[32];
     Row row;
-    int fields = sscanf(line + 1, "%31s %llu %llu %lf %lf %lf %lf %lf %llu %llu", name,
+    int fields = sscanf(line + 1, "%31s %llu %llu %lf %lf %lf %lf %lf %llu %llu %lf", name,
                         &row.threads, &row.ops, &row.seconds, &row.ops_per_s, &row.p50, &row.p99,
-                        &row.p999, &row.bytes, &row.found);
-    ck_assert_int_eq(fields, 10);
+                        &row.p999, &row.bytes, &row.found, &row.max);
+    ck_assert_int_eq(fields, 11);
     ck_assert_str_eq(name, workload);
     ck_assert_double_le(row.p50, row.p99);
     ck_assert_double_le(row.p99, row.p999);
+    ck_assert_double_le(row.p999, row.max);
     return row;
 }
 
@@ -1064,6 +1113,7 @@ static Suite *make_suite(void)
     TCase *data = tcase_create("data");
     tcase_add_test(data, key_has_the_form_of_db_bench);
     tcase_add_test(data, key_order_is_that_of_the_numbers);
+    tcase_add_test(data, key_shapes);
     tcase_add_test(data, key_size_min_holds_all_numbers);
     tcase_add_test(data, values_compress_to_about_the_ratio);
     tcase_add_test(data, values_lie_within_the_pool);

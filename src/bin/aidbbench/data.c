@@ -18,6 +18,42 @@ size_t key_size_min(uint64_t count)
     return size;
 }
 
+static void encode_text(uint8_t *key, size_t size, uint64_t number)
+{
+    memcpy(key, "key:", 4);
+    for (size_t i = size; i > 4; i--) {
+        key[i - 1] = (uint8_t)('0' + number % 10);
+        number /= 10;
+    }
+}
+
+static void encode_binary(uint8_t *key, size_t size, uint64_t number)
+{
+    /* random_mix is a bijection, so the first eight bytes tell the keys apart. */
+    for (size_t at = 0; at < size; at += sizeof number) {
+        number = random_mix(number);
+        memcpy(key + at, &number, size - at < sizeof number ? size - at : sizeof number);
+    }
+}
+
+void key_encode_shaped(uint8_t *key, size_t size, uint64_t number, KeyShape shape)
+{
+    switch (shape) {
+    case KEY_NUMBER:
+        key_encode(key, size, number);
+        break;
+    case KEY_TEXT:
+        encode_text(key, size, number);
+        break;
+    case KEY_PREFIX:
+        key_encode(key + size - KEY_NUMBER_SIZE, KEY_NUMBER_SIZE, number);
+        break;
+    case KEY_BINARY:
+        encode_binary(key, size, number);
+        break;
+    }
+}
+
 bool value_pool_create(ValuePool *pool, size_t value_size, double ratio, uint64_t seed)
 {
     pool->size = value_size > POOL_SIZE_MIN ? value_size : POOL_SIZE_MIN;

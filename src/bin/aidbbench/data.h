@@ -3,7 +3,8 @@
  *
  * Both have the form that RocksDB's db_bench gives them, so that the two programs put the same load
  * on an engine. Key number n is n as eight bytes, most significant first, padded with '0' digits to
- * the key size; shorter keys hold the lowest bytes of n. Values are consecutive pieces of one pool
+ * the key size; shorter keys hold the lowest bytes of n. Other shapes of keys show what an engine does
+ * with keys that are not like that (KeyShape). Values are consecutive pieces of one pool
  * of bytes, made of 100-byte runs that each repeat a random printable text of 100 times the
  * compression ratio, so that a compressor reaches about that ratio.
  */
@@ -36,6 +37,22 @@ static inline void key_encode(uint8_t *key, size_t size, uint64_t number)
         memcpy(key, &ordered, size);
     }
 }
+
+typedef enum KeyShape {
+    KEY_NUMBER, /* as above */
+    KEY_TEXT,   /* "key:" and n in decimal digits, zeros in front */
+    KEY_PREFIX, /* one prefix for all, n as the last eight bytes */
+    KEY_BINARY  /* any bytes, in no order of n; no two numbers have the same */
+} KeyShape;
+
+/* The smallest size of a key of a shape other than KEY_NUMBER: room for the digits of KEY_TEXT. */
+#define KEY_SHAPED_SIZE_MIN  16
+/* The most keys of such a shape that are told apart. */
+#define KEY_SHAPED_COUNT_MAX UINT64_C(1000000000000)
+
+/* Key `number` of any shape. size is at least KEY_SHAPED_SIZE_MIN, number below KEY_SHAPED_COUNT_MAX, unless the
+ * shape is KEY_NUMBER; key_init was called for the buffer. */
+void key_encode_shaped(uint8_t *key, size_t size, uint64_t number, KeyShape shape);
 
 /* The smallest key size that tells `count` key numbers apart. */
 size_t key_size_min(uint64_t count);

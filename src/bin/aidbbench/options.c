@@ -229,6 +229,7 @@ enum {
     OPTION_DURATION,
     OPTION_WARMUP,
     OPTION_KEY_SIZE,
+    OPTION_KEY_SHAPE,
     OPTION_VALUE_SIZE,
     OPTION_COMPRESSION_RATIO,
     OPTION_THREADS,
@@ -256,6 +257,7 @@ static const struct option option_table[] = {
     {"duration", required_argument, NULL, OPTION_DURATION},
     {"warmup", required_argument, NULL, OPTION_WARMUP},
     {"key-size", required_argument, NULL, OPTION_KEY_SIZE},
+    {"key-shape", required_argument, NULL, OPTION_KEY_SHAPE},
     {"value-size", required_argument, NULL, OPTION_VALUE_SIZE},
     {"compression-ratio", required_argument, NULL, OPTION_COMPRESSION_RATIO},
     {"threads", required_argument, NULL, OPTION_THREADS},
@@ -278,6 +280,13 @@ static const char *const distribution_names[] = {
     [DISTRIBUTION_UNIFORM] = "uniform",
     [DISTRIBUTION_ZIPFIAN] = "zipfian",
     [DISTRIBUTION_LATEST] = "latest",
+};
+
+static const char *const key_shape_names[] = {
+    [KEY_NUMBER] = "number",
+    [KEY_TEXT] = "text",
+    [KEY_PREFIX] = "prefix",
+    [KEY_BINARY] = "binary",
 };
 
 static const char *const format_names[] = {
@@ -314,6 +323,12 @@ static bool set_option(Parser *parser, int code, const char *text)
         return set_number(parser, "warmup", text, 0, 1000, &options->warmup);
     case OPTION_KEY_SIZE:
         return set_number(parser, "key-size", text, 1, AIDB_KEY_MAX, &options->key_size);
+    case OPTION_KEY_SHAPE:
+        if (!set_name(parser, "key-shape", text, key_shape_names, COUNT_OF(key_shape_names),
+                      &index))
+            return false;
+        options->key_shape = (KeyShape)index;
+        return true;
     case OPTION_VALUE_SIZE:
         return set_number(parser, "value-size", text, 0, AIDB_VALUE_MAX, &options->value_size);
     case OPTION_COMPRESSION_RATIO: {
@@ -374,8 +389,19 @@ static bool check_keys(Parser *parser)
     if (options->key_size < key_size)
         return wrong(parser, "--key-size: %llu keys need at least %zu bytes each",
                      (unsigned long long)options->num, key_size);
+    if (options->key_shape != KEY_NUMBER &&
+        (options->key_size < KEY_SHAPED_SIZE_MIN || options->num > KEY_SHAPED_COUNT_MAX))
+        return wrong(parser,
+                     "--key-shape: keys of this shape need --key-size of at least %d and "
+                     "--num of at most 10^12",
+                     KEY_SHAPED_SIZE_MIN);
+    size_t fills = 0;
     for (size_t i = 0; i < options->workload_count; i++) {
         const Workload *workload = options->workloads[i];
+        /* A second one deletes the range of the first one's keys, which these do not have. */
+        fills += workload->fills;
+        if (fills > 1 && options->key_shape != KEY_NUMBER && !options->use_existing)
+            return wrong(parser, "--key-shape: one fill workload in a run with keys of this shape");
         if (workload->inserts && options->key_size < KEY_NUMBER_SIZE)
             return wrong(parser, "--key-size: %s adds keys and needs at least %d bytes",
                          workload->name, KEY_NUMBER_SIZE);
@@ -399,6 +425,10 @@ static bool check_together(Parser *parser, bool connections_given)
     if (!options->remote && strstr(options->db, "://") != NULL)
         return wrong(parser, "--db: '%s' is no address; use aidb://HOST:PORT or aidb+unix:SOCKET",
                      options->db);
+    for (size_t i = 0; i < options->workload_count; i++) {
+        if (options->workloads[i]->remote && !options->remote)
+            return wrong(parser, "--workloads: %s works on a server", options->workloads[i]->name);
+    }
     if (options->remote && options->setting_count != 0)
         return wrong(parser, "--set works on a directory; a server has its own configuration");
     if (!options->remote && connections_given)
@@ -539,6 +569,8 @@ void options_print_help(FILE *out)
           "\n"
           "Keys and values:\n"
           "  --key-size BYTES       (16)\n"
+          "  --key-shape NAME       number (as db_bench), text (key:0042), prefix (all share it),\n"
+          "                         binary (number)\n"
           "  --value-size BYTES     (100)\n"
           "  --compression-ratio R  what values can be compressed to, above 0 and at most 1 (0.5)\n"
           "  --distribution NAME    of keys in ycsb workloads: default, uniform, zipfian, latest\n"

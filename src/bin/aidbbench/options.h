@@ -14,6 +14,8 @@
 
 #include <aidb.h>
 
+#include "bin/aidbbench/data.h"
+
 struct Workload;
 
 #define OPTIONS_WORKLOADS_MAX   64
@@ -43,7 +45,8 @@ typedef struct Options {
     uint64_t duration_ns; /* 0: until the operations are done */
     uint64_t warmup;      /* passes before the measured one */
     uint64_t key_size;    /* bytes */
-    uint64_t value_size;  /* bytes */
+    KeyShape key_shape;
+    uint64_t value_size; /* bytes */
     double compression_ratio;
     uint64_t threads;
     uint64_t connections; /* handles on a server, at least one for each thread */

@@ -90,7 +90,8 @@ bool report_begin(Report *report, FILE *out, const Options *options)
         begin_text(out, options);
         break;
     case FORMAT_TSV:
-        fputs("workload\tthreads\tops\tseconds\tops_per_s\tp50_us\tp99_us\tp999_us\tbytes\tfound\n",
+        fputs("workload\tthreads\tops\tseconds\tops_per_s\tp50_us\tp99_us\tp999_us\tbytes\tfound\t"
+              "max_us\n",
               out);
         break;
     case FORMAT_JSON:
@@ -116,12 +117,13 @@ static void row_text(FILE *out, const Result *result)
 
 static void row_tsv(FILE *out, const Result *result)
 {
-    fprintf(out, "%s\t%llu\t%llu\t%.6f\t%.1f\t%.3f\t%.3f\t%.3f\t%llu\t%llu\n",
+    fprintf(out, "%s\t%llu\t%llu\t%.6f\t%.1f\t%.3f\t%.3f\t%.3f\t%llu\t%llu\t%.3f\n",
             result->workload->name, (unsigned long long)result->threads,
             (unsigned long long)result->ops, result->seconds,
             per_second((double)result->ops, result->seconds), microseconds(result->p50_ns),
             microseconds(result->p99_ns), microseconds(result->p999_ns),
-            (unsigned long long)result->bytes, (unsigned long long)result->found);
+            (unsigned long long)result->bytes, (unsigned long long)result->found,
+            microseconds(result->max_ns));
 }
 
 static void row_json(FILE *out, const Result *result, bool first)

@@ -95,7 +95,11 @@ static aidb *next_connection(Worker *worker)
 
 static void encode_key(Worker *worker, const Operation *operation)
 {
-    key_encode(worker->key, worker->key_size, operation->key);
+    KeyShape shape = worker->bench->options->key_shape;
+    if (shape == KEY_NUMBER)
+        key_encode(worker->key, worker->key_size, operation->key);
+    else
+        key_encode_shaped(worker->key, worker->key_size, operation->key, shape);
 }
 
 /* Adds a write to the worker's batch. */
@@ -193,6 +197,18 @@ static aidb_status do_scan(Worker *worker, aidb *db, uint64_t length)
     return status;
 }
 
+/* A connection of its own, one get on it, and its end. */
+static aidb_status do_connect(Worker *worker)
+{
+    aidb_option settings[] = {{"application", "aidbbench"}, {NULL, NULL}};
+    aidb *db = NULL;
+    aidb_status status = aidb_open(worker->bench->options->db, settings, &db);
+    if (status == AIDB_OK)
+        status = do_get(worker, db);
+    aidb_status closed = aidb_close(db);
+    return status == AIDB_OK ? closed : status;
+}
+
 static aidb_status do_operation(Worker *worker, const Operation *operation)
 {
     aidb *db = next_connection(worker);
@@ -201,6 +217,8 @@ static aidb_status do_operation(Worker *worker, const Operation *operation)
     switch (operation->kind) {
     case OPERATION_GET:
         return do_get(worker, db);
+    case OPERATION_CONNECT:
+        return do_connect(worker);
     case OPERATION_PUT:
     case OPERATION_DELETE:
         return do_write(worker, db, operation);
@@ -304,7 +322,7 @@ static aidb_status multi_get(Worker *worker, uint64_t ops, aidb_key *keys, uint8
         worker->next(worker, &operation);
         worker->issued++;
         uint8_t *key = bytes + i * worker->key_size;
-        key_encode(key, worker->key_size, operation.key);
+        key_encode_shaped(key, worker->key_size, operation.key, worker->bench->options->key_shape);
         keys[i] = (aidb_key){key, worker->key_size};
     }
     aidb_status status = aidb_multi_get(next_connection(worker), NULL, ops, keys, values);

@@ -46,6 +46,12 @@ static void next_seek(Worker *worker, Operation *operation)
     operation->count = worker->bench->options->seek_nexts;
 }
 
+static void next_connect(Worker *worker, Operation *operation)
+{
+    operation->kind = OPERATION_CONNECT;
+    operation->key = random_below(&worker->random, worker->range);
+}
+
 static uint64_t choose_key(Worker *worker, Distribution wanted)
 {
     Bench *bench = worker->bench;
@@ -175,6 +181,14 @@ const Workload workload_table[] = {
         .reads = true,
         .writes = true,
         .with_writer = true,
+    },
+    {
+        .name = "connect",
+        .summary = "connect to a server, get a random key, close",
+        .next = next_connect,
+        .reads = true,
+        .one_by_one = true,
+        .remote = true,
     },
     {
         .name = "compact",

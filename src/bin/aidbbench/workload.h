@@ -20,9 +20,10 @@ typedef enum OperationKind {
     OPERATION_PUT,
     OPERATION_INSERT, /* a put of a key that no workload of this run has written */
     OPERATION_DELETE,
-    OPERATION_SEEK,  /* a seek and then `count` steps */
-    OPERATION_SCAN,  /* `count` entries from the key on */
-    OPERATION_MODIFY /* a get, then a put of the same key */
+    OPERATION_SEEK,   /* a seek and then `count` steps */
+    OPERATION_SCAN,   /* `count` entries from the key on */
+    OPERATION_MODIFY, /* a get, then a put of the same key */
+    OPERATION_CONNECT /* a new connection and a get on it */
 } OperationKind;
 
 typedef struct Operation {
@@ -58,6 +59,7 @@ typedef struct Workload {
     bool inserts;     /* adds keys past num */
     bool key_longer;  /* keys are one byte longer than those written, so that none is found */
     bool with_writer; /* one more thread writes while the others read */
+    bool remote;      /* means something on a server only */
     bool synced;      /* every write waits for stable storage */
     unsigned divisor; /* of num, for both the keys drawn from and the operations; 0 is 1 */
 } Workload;
