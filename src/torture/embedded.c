@@ -163,6 +163,7 @@ bool embedded_campaign(Torture *torture)
     char directory[TORTURE_PATH];
     torture_path(torture, "data", directory);
     torture->oracle->async_percent = 10;
+    torture->oracle->flush_permille = 1;
     uint64_t recoveries = 0;
     bool ok = true;
     while (ok && torture_round(torture)) {

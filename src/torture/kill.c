@@ -132,6 +132,7 @@ bool kill_campaign(Torture *torture)
     bool recovery = strcmp(campaign, "kill-recovery") == 0;
     bool group = recovery || strcmp(campaign, "kill-group") == 0;
     torture->oracle->async_percent = 10;
+    torture->oracle->flush_permille = 1;
     bool ok = server_create(torture, &server);
     while (ok && torture_round(torture)) {
         pid_t clients[ORACLE_CLIENTS_MAX];

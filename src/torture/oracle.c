@@ -319,6 +319,10 @@ void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
                 going = false;
             }
         }
+        /* A flush that is asked for meets a log that nobody has synced yet. What becomes of it is told
+         * by the store's next answers. */
+        if (going && oracle_random(&random) % 1000 < oracle->flush_permille)
+            (void)!aidb_control(db, oracle_random(&random) % 8 == 0 ? "compact" : "flush", NULL);
         if (going && oracle_random(&random) % 4 == 0)
             going = read_back(own, client, db, (uint32_t)(oracle_random(&random) % ORACLE_KEYS),
                               live, &value);

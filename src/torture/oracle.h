@@ -56,7 +56,8 @@ typedef struct Oracle {
     uint32_t clients;
     uint32_t fsync_percent; /* of the operations that are not async; the rest is os */
     uint32_t async_percent;
-    uint32_t ops_limit; /* a client stops by itself after as many */
+    uint32_t flush_permille; /* of a client's operations are followed by a flush or a compaction */
+    uint32_t ops_limit;      /* a client stops by itself after as many */
     _Atomic uint32_t stop;
     /* What oracle_check found: the fewest and the most operations of this round that explain the store
      * (they differ when operations changed nothing). */

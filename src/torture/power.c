@@ -550,6 +550,7 @@ bool power_campaign(Torture *torture)
         /* Few syncs of the log leave its order with tables and manifest to the engine. */
         static const uint32_t percents[] = {0, 3, 60};
         oracle->fsync_percent = percents[torture_below(torture, 3)];
+        oracle->flush_permille = torture_below(torture, 2) == 0 ? 20 : 0;
         pid_t pid = worker_start(torture, data, control_path, journal_path);
         if (!torture_wait(pid, OPEN_MAX_MS, &status))
             return torture_failed(torture, "the program hung");
