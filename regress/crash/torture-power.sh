@@ -1,9 +1,13 @@
-# Power loss at random I/O calls of a program that flushes, compacts, recovers and closes: whatever
-# syncs had not made durable is there, gone, or there in part, by sectors and by names. What was
-# acknowledged under fsync must be there, and what is there must be a prefix of what was written.
+# Power loss at random I/O calls, and at every one, of a program or a server that flushes, compacts,
+# recovers and closes: whatever syncs had not made durable is there, gone, or there in part, by sectors
+# and by names. What was acknowledged under fsync must be there, and what is there must be a prefix of
+# what was written.
 # timeout: 300
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 
 torture power --iterations "${AIDB_ROUNDS:-300}"
+torture server-power --iterations "${AIDB_ROUNDS:-200}"
+torture power-every --iterations "${AIDB_ROUNDS:-3}"
+torture server-power-every --iterations "${AIDB_ROUNDS:-3}"
 done_testing

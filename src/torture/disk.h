@@ -9,6 +9,7 @@
 #ifndef AIDB_TORTURE_DISK_H
 #define AIDB_TORTURE_DISK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,19 +21,19 @@ enum {
     DISK_OPEN = 2,
     DISK_READ = 4,
     DISK_WRITE = 8,
-    DISK_SYNC = 16, /* fsync and fdatasync of files and directories */
+    DISK_SYNC = 16, /* fsync, fdatasync, msync, of files and directories; writes that sync */
     DISK_TRUNCATE = 32,
     DISK_RENAME = 64,
     DISK_UNLINK = 128,
     DISK_MKDIR = 256,
-    DISK_ALL = 511
+    DISK_MEMORY = 512 /* malloc and its like, mmap: memory.c */
 };
 
 typedef enum DiskFault {
     DISK_NO_FAULT = 0,
     DISK_ERROR, /* the call fails with `code` and does nothing */
     DISK_SHORT, /* reads and writes transfer a part; one byte is one byte */
-    DISK_FULL   /* writes that make a file longer fail with `code` */
+    DISK_FULL   /* what makes a file longer fails with `code` */
 } DiskFault;
 
 typedef struct DiskControl {
@@ -45,8 +46,17 @@ typedef struct DiskControl {
     _Atomic uint32_t code; /* errno */
     _Atomic uint32_t from; /* the matched calls with these numbers fail: from <= n < until */
     _Atomic uint32_t until;
-    char path[64]; /* part of the path; empty: all */
+    _Atomic uint32_t permille; /* of the calls between these; 0: all */
+    _Atomic uint32_t random;   /* seed of the choice */
+    char path[64];             /* part of the path; empty: all */
+    _Atomic uint64_t journal_size;
+    _Atomic uint64_t
+        torn; /* 0, or how much of the journal holds: a process was killed in a call then */
+    pthread_mutex_t mutex; /* held while a call is carried out and noted; robust */
 } DiskControl;
+
+/* Zeroes the page: no faults, an empty journal. Nobody uses it. */
+void disk_reset(DiskControl *control);
 
 typedef enum DiskRecordType {
     DISK_RECORD_CREATE = 1, /* path */
@@ -57,7 +67,9 @@ typedef enum DiskRecordType {
     DISK_RECORD_UNLINK,
     DISK_RECORD_MKDIR,
     DISK_RECORD_DIRECTORY_SYNC,
-    DISK_RECORD_SYNC_FAILED /* the kernel drops what was to be synced, and calls it clean */
+    DISK_RECORD_SYNC_FAILED,  /* the kernel drops what was to be synced, and calls it clean */
+    DISK_RECORD_WRITE_SYNCED, /* as WRITE, durable with the call */
+    DISK_RECORD_LINK          /* path: one more name of the inode */
 } DiskRecordType;
 
 /* Followed by path_size bytes of path, relative to the root, and data_size bytes of data. */

@@ -33,6 +33,17 @@ void *disk_map(const char *path, size_t size, bool create)
     return memory == MAP_FAILED ? NULL : memory;
 }
 
+void disk_reset(DiskControl *control)
+{
+    pthread_mutexattr_t attributes;
+    memset(control, 0, sizeof *control);
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&control->mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+}
+
 typedef struct Thread {
     pthread_t thread;
     Oracle *oracle;

@@ -76,7 +76,7 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     remove_tree(paths->data);
     if (!copy_tree(paths->base, paths->data))
         return torture_failed(torture, "could not copy %s", paths->base);
-    memset(control, 0, sizeof *control);
+    disk_reset(control);
     snprintf(control->path, sizeof control->path, "%s", kind->path);
     control->kinds = kind->kinds;
     control->code = (uint32_t)kind->code;
@@ -85,6 +85,7 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     control->fault = (uint32_t)kind->fault;
     /* Failing calls that leave the disk behind are also followed by a power loss. */
     bool loss = !kind->harmless && (kind->kinds & DISK_SYNC) != 0;
+    power_journal_remove(paths->journal);
     Disk *disk = loss ? power_disk_create(paths->data) : NULL;
     pid_t pid = worker_start(torture, paths->data, paths->control, loss ? paths->journal : NULL);
     int status;

@@ -38,6 +38,10 @@ static const struct {
     {"stop", kill_campaign, 4, "SIGSTOP of background processes for a while under load"},
     {"kill-embedded", embedded_campaign, 20, "kill -9 of a program with an open directory"},
     {"power", power_campaign, 300, "power loss at a random I/O call; iterations are cuts"},
+    {"power-every", power_campaign, 1,
+     "power loss at every I/O call of a program; iterations are runs"},
+    {"server-power", power_campaign, 60, "power loss at a random I/O call of a server"},
+    {"server-power-every", power_campaign, 1, "power loss at every I/O call of a server"},
     {"fault", fault_campaign, 400, "EIO, ENOSPC, short writes, EINTR at the Nth call"},
     {"server-fault", server_fault_campaign, 6, "failed syncs and a full disk under a server"},
 };

@@ -1,26 +1,30 @@
 /*
  * power.c - power loss at any I/O call, from a journal.
  *
- * A program runs with the faulty disk under it (disk.c), which notes every change and every sync in
- * order. Afterwards the disk's state is followed call by call: of each file the bytes that are synced and
- * the changes that are not, of each directory likewise its names. At a cut, everything synced is there; of
- * the rest, by the cut's mode, nothing, everything, all up to some call, or a random part: of writes
- * each sector of 512 bytes by itself, of names each change by itself. The page cache of a mapped file is
- * one more source of unsynced writes.
+ * A program, or a server with all its processes, runs with the faulty disk under it (disk.c), which notes
+ * every change and every sync in order. Afterwards the disk's state is followed call by call: of each file
+ * the bytes that are synced and the changes that are not, of each directory likewise its names. At a cut,
+ * everything synced is there; of the rest, by the cut's mode, nothing, everything, all up to some call, or
+ * a random part: of writes each sector of 512 or 4096 bytes by itself, and the size by itself; of names
+ * each change by itself. The page cache of a mapped file is one more source of unsynced writes.
  *
  * Each state that a cut leaves is opened and checked. One of them becomes, unopened, the directory of the
- * next round, so that recoveries are cut too, and recoveries of recoveries.
+ * next run, so that recoveries are cut too, and recoveries of recoveries.
+ *
+ * power and server-power choose where to cut; power-every and server-power-every cut at every call, and
+ * once more, with nothing unsynced left, after every sync.
  *
  * fsync of a file makes its bytes and size durable, not its name: file systems promise no more.
  */
 #include "config.h"
 
-#include "torture/torture.h"
+#include "torture/server.h"
 
 #include "torture/disk.h"
 
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +33,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SECTOR      512u
 #define NAME_SIZE   128u
 #define OPEN_MAX_MS 60000u
 
@@ -118,6 +121,7 @@ static void name_apply(Names *names, const NameChange *change)
 {
     switch ((DiskRecordType)change->type) {
     case DISK_RECORD_CREATE:
+    case DISK_RECORD_LINK:
     case DISK_RECORD_MKDIR:
         name_put(names, change->path, change->inode);
         break;
@@ -172,20 +176,32 @@ static void bytes_resize(uint8_t **bytes, size_t *size, size_t wanted)
     *size = wanted;
 }
 
+static void inode_apply(Inode *inode, const DiskRecord *record, const uint8_t *data)
+{
+    if (record->type == DISK_RECORD_TRUNCATE) {
+        bytes_resize(&inode->synced, &inode->size, record->offset);
+        return;
+    }
+    if (record->offset + record->data_size > inode->size)
+        bytes_resize(&inode->synced, &inode->size, record->offset + record->data_size);
+    memcpy(inode->synced + record->offset, data, record->data_size);
+}
+
 static void inode_sync(Inode *inode)
 {
-    for (size_t i = 0; i < inode->change_count; i++) {
-        const Change *change = &inode->changes[i];
-        uint64_t offset = change->record.offset;
-        if (change->record.type == DISK_RECORD_TRUNCATE) {
-            bytes_resize(&inode->synced, &inode->size, offset);
-            continue;
-        }
-        if (offset + change->record.data_size > inode->size)
-            bytes_resize(&inode->synced, &inode->size, offset + change->record.data_size);
-        memcpy(inode->synced + offset, change->data, change->record.data_size);
-    }
+    for (size_t i = 0; i < inode->change_count; i++)
+        inode_apply(inode, &inode->changes[i].record, inode->changes[i].data);
     inode->change_count = 0;
+}
+
+/* The kernel drops what was to be synced. Writes that synced themselves stay. */
+static void inode_drop(Inode *inode)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < inode->change_count; i++)
+        if (inode->changes[i].record.type == DISK_RECORD_WRITE_SYNCED)
+            inode->changes[kept++] = inode->changes[i];
+    inode->change_count = kept;
 }
 
 static void follow(Disk *disk, const DiskRecord *record, const char *path, const uint8_t *data)
@@ -197,10 +213,15 @@ static void follow(Disk *disk, const DiskRecord *record, const char *path, const
     memcpy(change.path, text, sizeof text);
     switch ((DiskRecordType)record->type) {
     case DISK_RECORD_WRITE:
+    case DISK_RECORD_WRITE_SYNCED:
     case DISK_RECORD_TRUNCATE:
         inode = inode_find(disk, record->inode);
         if (inode == NULL)
             return;
+        if (record->type == DISK_RECORD_WRITE_SYNCED && inode->change_count == 0) {
+            inode_apply(inode, record, data);
+            return;
+        }
         inode->changes =
             grow(inode->changes, inode->change_count, &inode->change_room, sizeof *inode->changes);
         inode->changes[inode->change_count++] = (Change){*record, data};
@@ -213,7 +234,7 @@ static void follow(Disk *disk, const DiskRecord *record, const char *path, const
     case DISK_RECORD_SYNC_FAILED:
         inode = inode_find(disk, record->inode);
         if (inode != NULL)
-            inode->change_count = 0;
+            inode_drop(inode);
         return;
     case DISK_RECORD_DIRECTORY_SYNC: {
         size_t kept = 0;
@@ -228,6 +249,9 @@ static void follow(Disk *disk, const DiskRecord *record, const char *path, const
     }
     case DISK_RECORD_CREATE:
         change.inode = inode_add(disk, record->inode);
+        break;
+    case DISK_RECORD_LINK:
+        change.inode = inode_find(disk, record->inode);
         break;
     case DISK_RECORD_RENAME: {
         memcpy(change.other, data,
@@ -303,6 +327,7 @@ typedef struct Cut {
     CutMode mode;
     uint32_t until;    /* CUT_PREFIX: changes of calls up to this one are there */
     uint32_t permille; /* CUT_RANDOM: of the sectors */
+    uint32_t sector;   /* bytes that survive or do not as a whole */
     uint64_t random;
 } Cut;
 
@@ -345,11 +370,16 @@ static bool build_file(const Inode *inode, const char *path, Cut *cut)
                 bytes_resize(&bytes, &size, record->offset);
             continue;
         }
-        for (uint64_t at = record->offset; at < record->offset + record->data_size;) {
-            uint64_t end = (at / SECTOR + 1) * SECTOR;
-            if (end > record->offset + record->data_size)
-                end = record->offset + record->data_size;
-            if (survives(cut, record->call, cut->permille)) {
+        bool synced = record->type == DISK_RECORD_WRITE_SYNCED;
+        uint64_t last = record->offset + record->data_size;
+        /* File systems write sizes and bytes at different times. */
+        if (last > size && survives(cut, record->call, 500))
+            bytes_resize(&bytes, &size, last);
+        for (uint64_t at = record->offset; at < last;) {
+            uint64_t end = (at / cut->sector + 1) * cut->sector;
+            if (end > last)
+                end = last;
+            if (synced || survives(cut, record->call, cut->permille)) {
                 if (end > size)
                     bytes_resize(&bytes, &size, end);
                 memcpy(bytes + at, inode->changes[i].data + (at - record->offset), end - at);
@@ -397,14 +427,6 @@ static bool build(const Disk *disk, const char *directory, Cut cut)
 }
 
 /* ---- the campaign ------------------------------------------------------------------------------- */
-
-#define CUTS_MAX 64u
-
-static int by_value(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return x < y ? -1 : x > y;
-}
 
 typedef struct Journal {
     const uint8_t *bytes;
@@ -460,10 +482,11 @@ static Cut choose_cut(Torture *torture, uint32_t call)
     return (Cut){.mode = modes[torture_below(torture, 8)],
                  .until = (uint32_t)torture_below(torture, (uint64_t)call + 1),
                  .permille = permilles[torture_below(torture, 4)],
+                 .sector = torture_below(torture, 2) == 0 ? 512 : 4096,
                  .random = oracle_random(&torture->random)};
 }
 
-static bool journal_map(const char *path, Journal *journal)
+static bool journal_map(const char *path, const DiskControl *control, Journal *journal)
 {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -472,9 +495,31 @@ static bool journal_map(const char *path, Journal *journal)
         return false;
     journal->size = (size_t)info.st_size;
     if (journal->size > 0)
-        journal->bytes = mmap(NULL, journal->size, PROT_READ, MAP_PRIVATE, fd, 0);
+        journal->bytes = mmap(NULL, journal->size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
     close(fd);
-    return journal->bytes != MAP_FAILED;
+    if (journal->bytes == MAP_FAILED)
+        return false;
+    if (control != NULL && control->torn != 0 && control->torn - 1 < journal->size)
+        journal->size = control->torn - 1;
+    return true;
+}
+
+static void journal_unmap(Journal *journal)
+{
+    if (journal->bytes != NULL)
+        munmap((void *)(uintptr_t)journal->bytes, journal->size);
+}
+
+void power_journal_remove(const char *path)
+{
+    char pattern[TORTURE_PATH + 8];
+    glob_t found;
+    unlink(path);
+    snprintf(pattern, sizeof pattern, "%s.*", path);
+    if (glob(pattern, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++)
+            unlink(found.gl_pathv[i]);
+    globfree(&found);
 }
 
 /* Follows the journal through every record of calls up to `call`. */
@@ -503,111 +548,265 @@ Disk *power_disk_create(const char *directory)
 bool power_disk_lose(Disk *disk, const char *journal_path, const char *directory, uint64_t random)
 {
     Journal journal;
-    bool ok = journal_map(journal_path, &journal);
+    bool ok = journal_map(journal_path, NULL, &journal);
     if (ok) {
         journal_follow(&journal, disk, UINT32_MAX);
-        Cut cut = {
-            .mode = random % 2 == 0 ? CUT_NOTHING : CUT_RANDOM, .permille = 500, .random = random};
+        Cut cut = {.mode = random % 2 == 0 ? CUT_NOTHING : CUT_RANDOM,
+                   .permille = 500,
+                   .sector = 512,
+                   .random = random};
         ok = build(disk, directory, cut);
-        if (journal.size > 0)
-            munmap((void *)(uintptr_t)journal.bytes, journal.size);
+        journal_unmap(&journal);
     }
     disk_free(disk);
     free(disk);
     return ok;
 }
 
+/* ---- the runs ----------------------------------------------------------------------------------- */
+
+typedef struct Power {
+    Torture *torture;
+    DiskControl *control;
+    bool every;
+    bool is_server;
+    Server server;
+    char data[TORTURE_PATH], next[TORTURE_PATH], cut[TORTURE_PATH], control_path[TORTURE_PATH],
+        journal[TORTURE_PATH];
+    uint64_t runs, calls;
+    uint64_t manifest;                /* inode of the one that a run begins with */
+    uint64_t tables, segments, edits; /* made, prepared, and synced to the manifest in these runs */
+} Power;
+
+static bool run_program(Power *power)
+{
+    Torture *torture = power->torture;
+    Oracle *oracle = torture->oracle;
+    int status;
+    /* Some runs hardly do more than recover; those are cut in recovery. */
+    bool recovery = torture_below(torture, 3) == 0 && !power->every;
+    oracle->ops_limit = recovery       ? 1 + (uint32_t)torture_below(torture, 10)
+                        : power->every ? 300
+                                       : 50 + (uint32_t)torture_below(torture, 400);
+    pid_t pid = worker_start(torture, power->data, power->control_path, power->journal);
+    if (!torture_wait(pid, OPEN_MAX_MS, &status))
+        return torture_failed(torture, "the program hung");
+    if (oracle_wrong(oracle) != NULL)
+        return torture_failed(torture, "wrong answer: %s", oracle_wrong(oracle));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return torture_failed(torture, "the program ended with status %d: see %s/worker.log",
+                              status, torture->work);
+    return true;
+}
+
+/* A server under load, stopped cleanly or, mostly, all its processes killed. */
+static bool run_server(Power *power)
+{
+    Torture *torture = power->torture;
+    Oracle *oracle = torture->oracle;
+    Server *server = &power->server;
+    pid_t clients[ORACLE_CLIENTS_MAX];
+    bool clean = torture_below(torture, 4) == 0;
+    uint64_t since = torture_now_ms();
+    if (!server_start(server))
+        return false;
+    torture_recovered(torture, torture_now_ms() - since);
+    oracle->ops_limit = power->every ? 300 : 20 + (uint32_t)torture_below(torture, 500);
+    size_t count = server_start_clients(server, clients);
+    uint64_t end = torture_now_ms() + 1000 + torture_below(torture, 1000);
+    bool ok = true;
+    if (!clean && torture_below(torture, 2) == 0) {
+        torture_sleep_ms((uint32_t)torture_below(torture, 800));
+        ok = server_kill(server, true);
+    } else {
+        /* The clients end at their limit. */
+        bool busy = true;
+        while (busy && torture_now_ms() < end) {
+            busy = false;
+            for (uint32_t c = 0; c < oracle->clients; c++)
+                busy |=
+                    atomic_load(&oracle->client[c].attempted) + ORACLE_WINDOW <= oracle->ops_limit;
+            torture_sleep_ms(5);
+        }
+    }
+    ok = server_end_clients(server, clients, count) && ok;
+    atomic_store(&oracle->stop, 0);
+    if (clean && ok && !server_aidbctl(server, (const char *[]){"stop", "-D", server->data, NULL}))
+        ok = torture_failed(torture, "aidbctl stop failed: see aidbctl.log");
+    if (!process_gone(server->pid))
+        ok = server_kill(server, true) && ok;
+    return server_check_log(server, "aidb.log") && ok;
+}
+
+typedef struct CutAt {
+    uint32_t call;
+    bool strict; /* nothing unsynced is left */
+} CutAt;
+
+static int by_call(const void *a, const void *b)
+{
+    uint32_t x = ((const CutAt *)a)->call, y = ((const CutAt *)b)->call;
+    return x < y ? -1 : x > y;
+}
+
+/* The cuts of one run, in the order of the calls. Freed by the caller. */
+static CutAt *choose_cuts(Power *power, const Journal *journal, uint32_t all, size_t *count)
+{
+    Torture *torture = power->torture;
+    *count = power->every ? (size_t)all + 1 : 8 + (size_t)torture_below(torture, 17);
+    CutAt *cuts = calloc(2 * *count, sizeof *cuts);
+    if (cuts == NULL)
+        exit(2);
+    for (size_t i = 0; i < *count; i++)
+        cuts[i].call = power->every ? (uint32_t)i : choose_call(torture, journal, all);
+    DiskRecord record;
+    size_t once = *count;
+    for (size_t at = 0; power->every && journal_next(journal, &at, &record);)
+        if ((record.type == DISK_RECORD_SYNC || record.type == DISK_RECORD_WRITE_SYNCED ||
+             record.type == DISK_RECORD_DIRECTORY_SYNC) &&
+            *count < 2 * once)
+            cuts[(*count)++] = (CutAt){.call = record.call, .strict = true};
+    qsort(cuts, *count, sizeof *cuts, by_call);
+    return cuts;
+}
+
+/* Builds and checks what the cuts leave of one run. One of them is left in power->next. */
+static bool cut_run(Power *power, Disk *disk, Journal *journal, uint32_t all)
+{
+    Torture *torture = power->torture;
+    Oracle *oracle = torture->oracle;
+    size_t count;
+    CutAt *cuts = choose_cuts(power, journal, all, &count);
+    size_t chosen = (size_t)torture_below(torture, count);
+    uint32_t most[ORACLE_CLIENTS_MAX];
+    bool ok = true;
+    for (size_t i = 0; i < count && ok; i++) {
+        OracleResult result = {.message = ""};
+        Cut cut = choose_cut(torture, cuts[i].call);
+        if (cuts[i].strict)
+            cut.mode = CUT_NOTHING;
+        torture->rounds++;
+        journal_follow(journal, disk, cuts[i].call);
+        ok = build(disk, power->cut, cut) && (i != chosen || build(disk, power->next, cut));
+        if (!ok) {
+            (void)torture_failed(torture, "could not build %s", power->cut);
+            break;
+        }
+        ok = check_directory(torture, power->cut, AIDB_FSYNC, cuts[i].call, &result);
+        if (!ok) {
+            char kept[TORTURE_PATH];
+            torture_path(torture, "failed", kept);
+            (void)build(disk, kept, cut);
+            (void)torture_failed(torture, "at call %u of %u, mode %d; as it was: %s", cuts[i].call,
+                                 all, (int)cut.mode, kept);
+            break;
+        }
+        torture_count(torture, &result);
+        remove_tree(power->cut);
+        if (i == chosen)
+            memcpy(most, oracle->most, sizeof most);
+    }
+    free(cuts);
+    if (ok)
+        memcpy(oracle->most, most, sizeof most);
+    return ok;
+}
+
+/* What a run did, so that the figures tell whether it flushed, compacted, rotated and edited. */
+static void count_run(Power *power, const Journal *journal)
+{
+    DiskRecord record;
+    uint64_t manifest = power->manifest;
+    for (size_t at = 0, from = 0; journal_next(journal, &at, &record); from = at) {
+        const char *path = (const char *)journal->bytes + from + sizeof record;
+        if (record.type == DISK_RECORD_CREATE && record.path_size > 8) {
+            power->tables += memcmp(path, "sst/", 4) == 0;
+            power->segments += memcmp(path, "wal/", 4) == 0;
+            if (memcmp(path, "MANIFEST", 8) == 0)
+                manifest = record.inode;
+        }
+        /* An edit syncs twice: itself, then the slot that seals it. */
+        power->edits += record.type == DISK_RECORD_SYNC && record.inode == manifest;
+    }
+}
+
+static bool power_run(Power *power)
+{
+    Torture *torture = power->torture;
+    Oracle *oracle = torture->oracle;
+    static Disk disk;
+    Journal journal;
+    if (!disk_load(&disk, power->data))
+        return torture_failed(torture, "could not read %s", power->data);
+    power->manifest = 0;
+    for (size_t i = 0; i < disk.current.count; i++)
+        if (strncmp(disk.current.names[i].path, "MANIFEST", 8) == 0)
+            power->manifest = disk.current.names[i].inode->number;
+    disk_reset(power->control);
+    power_journal_remove(power->journal);
+    /* Few syncs of the log leave its order with tables and manifest to the engine. */
+    static const uint32_t percents[] = {0, 3, 60};
+    oracle->fsync_percent = percents[torture_below(torture, 3)];
+    oracle->flush_permille = torture_below(torture, 2) == 0 || power->every ? 20 : 0;
+    if (!(power->is_server ? run_server(power) : run_program(power)))
+        return false;
+    if (!journal_map(power->journal, power->control, &journal))
+        return torture_failed(torture, "could not read %s", power->journal);
+    uint32_t all = atomic_load(&power->control->calls);
+    if (all == 0)
+        return torture_failed(torture, "no calls were made: is %s preloaded?", torture->shim);
+    power->runs++;
+    power->calls += all;
+    count_run(power, &journal);
+    bool ok = cut_run(power, &disk, &journal, all);
+    disk_free(&disk);
+    journal_unmap(&journal);
+    if (!ok)
+        return false;
+    oracle_advance(oracle);
+    remove_tree(power->data);
+    if (rename(power->next, power->data) != 0)
+        return torture_failed(torture, "could not rename %s", power->next);
+    return true;
+}
+
 bool power_campaign(Torture *torture)
 {
-    char data[TORTURE_PATH], next[TORTURE_PATH], cut_path[TORTURE_PATH], control_path[TORTURE_PATH],
-        journal_path[TORTURE_PATH];
-    torture_path(torture, "data", data);
-    torture_path(torture, "next", next);
-    torture_path(torture, "cut", cut_path);
-    torture_path(torture, "control", control_path);
-    torture_path(torture, "journal", journal_path);
+    static Power power;
+    power = (Power){.torture = torture,
+                    .every = strstr(torture->campaign, "-every") != NULL,
+                    .is_server = strncmp(torture->campaign, "server", 6) == 0};
+    torture_path(torture, "data", power.data);
+    torture_path(torture, "next", power.next);
+    torture_path(torture, "cut", power.cut);
+    torture_path(torture, "control", power.control_path);
+    torture_path(torture, "journal", power.journal);
     Oracle *oracle = torture->oracle;
     if (oracle->clients > 3)
         oracle->clients = 3;
     oracle->async_percent = 20;
-    DiskControl *control = disk_map(control_path, sizeof *control, true);
-    if (control == NULL || mkdir(data, 0700) != 0)
-        return torture_failed(torture, "could not make %s", data);
-    uint64_t runs = 0, calls = 0;
+    power.control = disk_map(power.control_path, sizeof *power.control, true);
+    if (power.control == NULL)
+        return torture_failed(torture, "could not map %s", power.control_path);
     bool ok = true;
-    while (ok && (torture->deadline_ms != 0 ? torture_now_ms() < torture->deadline_ms
-                                            : torture->rounds < torture->iterations)) {
-        static Disk disk;
-        Journal journal;
-        int status;
-        if (!disk_load(&disk, data))
-            return torture_failed(torture, "could not read %s", data);
-        memset(control, 0, sizeof *control);
-        /* Some runs hardly do more than recover; those are cut in recovery. */
-        oracle->ops_limit = torture_below(torture, 3) == 0
-                                ? 1 + (uint32_t)torture_below(torture, 10)
-                                : 50 + (uint32_t)torture_below(torture, 400);
-        /* Few syncs of the log leave its order with tables and manifest to the engine. */
-        static const uint32_t percents[] = {0, 3, 60};
-        oracle->fsync_percent = percents[torture_below(torture, 3)];
-        oracle->flush_permille = torture_below(torture, 2) == 0 ? 20 : 0;
-        pid_t pid = worker_start(torture, data, control_path, journal_path);
-        if (!torture_wait(pid, OPEN_MAX_MS, &status))
-            return torture_failed(torture, "the program hung");
-        if (oracle_wrong(oracle) != NULL)
-            return torture_failed(torture, "wrong answer: %s", oracle_wrong(oracle));
-        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-            return torture_failed(torture, "the program ended with status %d: see %s/worker.log",
-                                  status, torture->work);
-        if (!journal_map(journal_path, &journal))
-            return torture_failed(torture, "could not read %s", journal_path);
-        uint32_t all = atomic_load(&control->calls);
-        if (all == 0)
-            return torture_failed(torture, "the program made no calls: is %s preloaded?",
-                                  torture->shim);
-        runs++;
-        calls += all;
-
-        uint32_t cuts[CUTS_MAX];
-        size_t cut_count = 8 + (size_t)torture_below(torture, 17);
-        for (size_t i = 0; i < cut_count; i++)
-            cuts[i] = choose_call(torture, &journal, all);
-        qsort(cuts, cut_count, sizeof cuts[0], by_value);
-        size_t chosen = (size_t)torture_below(torture, cut_count);
-        OracleResult result = {.message = ""};
-        uint32_t most[ORACLE_CLIENTS_MAX];
-        for (size_t i = 0; i < cut_count && ok; i++) {
-            Cut cut = choose_cut(torture, cuts[i]);
-            torture->rounds++;
-            journal_follow(&journal, &disk, cuts[i]);
-            if (!build(&disk, cut_path, cut) || (i == chosen && !build(&disk, next, cut)))
-                return torture_failed(torture, "could not build %s", cut_path);
-            ok = check_directory(torture, cut_path, AIDB_FSYNC, cuts[i], &result);
-            if (!ok) {
-                char kept[TORTURE_PATH];
-                torture_path(torture, "failed", kept);
-                (void)build(&disk, kept, cut);
-                (void)torture_failed(torture, "at call %u of %u, mode %d; as it was: %s", cuts[i],
-                                     all, (int)cut.mode, kept);
-                break;
-            }
-            torture_count(torture, &result);
-            remove_tree(cut_path);
-            if (i == chosen)
-                memcpy(most, oracle->most, sizeof most);
-        }
-        disk_free(&disk);
-        if (journal.size > 0)
-            munmap((void *)(uintptr_t)journal.bytes, journal.size);
-        if (!ok)
-            break;
-        memcpy(oracle->most, most, sizeof most);
-        oracle_advance(oracle);
-        remove_tree(data);
-        if (rename(next, data) != 0)
-            return torture_failed(torture, "could not rename %s", next);
+    if (power.is_server) {
+        ok = server_init(torture, &power.server);
+        power.server.control = power.control_path;
+        power.server.journal = power.journal;
+        power.server.now = &power.control->calls;
+    } else if (mkdir(power.data, 0700) != 0) {
+        return torture_failed(torture, "could not make %s", power.data);
     }
-    snprintf(torture->note, sizeof torture->note, "cuts in %llu runs of %llu I/O calls",
-             (unsigned long long)runs, (unsigned long long)calls);
+    while (ok && (torture->deadline_ms != 0 ? torture_now_ms() < torture->deadline_ms
+                  : power.every             ? power.runs < torture->iterations
+                                            : torture->rounds < torture->iterations))
+        ok = power_run(&power);
+    snprintf(
+        torture->note, sizeof torture->note,
+        "cuts in %llu runs of %llu I/O calls that made %llu tables, %llu log segments and %llu "
+        "syncs of the manifest",
+        (unsigned long long)power.runs, (unsigned long long)power.calls,
+        (unsigned long long)power.tables, (unsigned long long)power.segments,
+        (unsigned long long)power.edits);
     return ok;
 }

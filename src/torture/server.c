@@ -34,6 +34,8 @@ bool server_aidbctl(const Server *server, const char *const *arguments)
             setenv("LD_PRELOAD", torture->shim, 1);
             setenv("AIDB_DISK_ROOT", server->data, 1);
             setenv("AIDB_DISK_CONTROL", server->control, 1);
+            if (server->journal != NULL)
+                setenv("AIDB_DISK_JOURNAL", server->journal, 1);
             setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 0);
         }
         const char *vector[24] = {program};
@@ -68,7 +70,7 @@ bool server_start(Server *server)
     return server->pid > 0 || torture_failed(server->torture, "no pid in postmaster.pid");
 }
 
-bool server_create(Torture *torture, Server *server)
+bool server_init(Torture *torture, Server *server)
 {
     *server = (Server){.torture = torture, .control = server->control};
     torture_path(torture, "data", server->data);
@@ -98,7 +100,12 @@ bool server_create(Torture *torture, Server *server)
         if (sets[i][0] != 0 && strncmp(sets[i], "wal_", 4) != 0)
             fputs(sets[i], file);
     fclose(file);
-    return server_start(server);
+    return true;
+}
+
+bool server_create(Torture *torture, Server *server)
+{
+    return server_init(torture, server) && server_start(server);
 }
 
 /* ---- processes ---------------------------------------------------------------------------------- */
@@ -157,7 +164,7 @@ size_t server_start_clients(const Server *server, pid_t pids[ORACLE_CLIENTS_MAX]
             aidb *db;
             signal(SIGPIPE, SIG_IGN);
             if (aidb_open(server->uri, NULL, &db) == AIDB_OK)
-                oracle_client(oracle, c, db, true, NULL);
+                oracle_client(oracle, c, db, true, server->now);
             /* Ends like a program that was not told to close. */
             _exit(0);
         }

@@ -13,14 +13,17 @@ typedef struct Server {
     Torture *torture;
     char data[TORTURE_PATH];
     char uri[TORTURE_PATH + 32];
-    pid_t pid;           /* of the postmaster */
-    const char *control; /* the faulty disk's control page, NULL: no faulty disk */
+    pid_t pid;                   /* of the postmaster */
+    const char *control;         /* the faulty disk's control page, NULL: no faulty disk */
+    const char *journal;         /* the faulty disk's journal, NULL: none */
+    const _Atomic uint32_t *now; /* noted with attempts and acknowledgements, NULL: none */
 } Server;
 
 /* Runs aidbctl with these arguments, a NULL at the end; its output goes to aidbctl.log. */
 bool server_aidbctl(const Server *server, const char *const *arguments);
-/* Makes a database with small settings in the temporary folder, and starts it. Only `control` of *server
- * is looked at before. */
+/* Makes a database with small settings in the temporary folder. Only `control` of *server is looked at
+ * before. server_create starts it, too. */
+bool server_init(Torture *torture, Server *server);
 bool server_create(Torture *torture, Server *server);
 bool server_start(Server *server);
 

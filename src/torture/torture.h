@@ -34,7 +34,7 @@ typedef struct Torture {
 /* Each returns true when the product held. On failure the reason has been printed. */
 bool kill_campaign(Torture *torture);     /* kill-child, kill-postmaster, kill-group, ... */
 bool embedded_campaign(Torture *torture); /* kill-embedded */
-bool power_campaign(Torture *torture);
+bool power_campaign(Torture *torture);    /* power, power-every, server-power, ... */
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
 /* The workload of an embedded program, run in a process of its own: `self --worker ...`. */
@@ -52,6 +52,8 @@ bool check_directory(Torture *torture, const char *directory, aidb_durability le
  * the state before, and, when it has ended, what the loss leaves, built in `directory`. The second call
  * frees the state. */
 typedef struct Disk Disk;
+/* A journal with the copies that disk.c keeps beside it. */
+void power_journal_remove(const char *path);
 Disk *power_disk_create(const char *directory);
 bool power_disk_lose(Disk *disk, const char *journal_path, const char *directory, uint64_t random);
 
