@@ -8,6 +8,6 @@
 
 torture power --iterations "${AIDB_ROUNDS:-300}"
 torture server-power --iterations "${AIDB_ROUNDS:-200}"
-torture power-every --iterations "${AIDB_ROUNDS:-3}"
-torture server-power-every --iterations "${AIDB_ROUNDS:-3}"
+torture power-every --iterations "${AIDB_ROUNDS:-1}"
+torture server-power-every --iterations "${AIDB_ROUNDS:-1}"
 done_testing
