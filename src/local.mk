@@ -25,3 +25,4 @@ include %D%/bin/aidbsql/local.mk
 include %D%/bin/aidbbench/local.mk
 include %D%/torture/local.mk
 include %D%/testlib/local.mk
+include %D%/fuzz/local.mk

@@ -39,8 +39,4 @@ check_PROGRAMS += %D%/aidbsql_test
 	%D%/rows_test.c
 %C%_aidbsql_test_LDADD = $(TEST_LIBS) %D%/libaidbsql.la $(AIDB_LIBS) $(READLINE_LIBS) -lm $(TEST_END_LIBS)
 
-EXTRA_PROGRAMS += %D%/statement_fuzz
-%C%_statement_fuzz_SOURCES = %D%/statement_fuzz.c
-%C%_statement_fuzz_LDADD = %D%/libaidbsql.la $(AIDB_LIBS) $(READLINE_LIBS) -lm
-
 dist_man_MANS += doc/man/aidbsql.1

@@ -1,0 +1,88 @@
+/* fuzz.c - the list of targets, and what they share. */
+#include "config.h"
+
+#include "fuzz/fuzz.h"
+
+#include "common/log.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const FuzzTarget fuzz_targets[] = {
+    {"frames", fuzz_frames},       {"log", fuzz_log},     {"manifest", fuzz_manifest},
+    {"block", fuzz_block},         {"table", fuzz_table}, {"settings", fuzz_settings},
+    {"statement", fuzz_statement}, {"rows", fuzz_rows},
+};
+const size_t fuzz_target_count = sizeof fuzz_targets / sizeof fuzz_targets[0];
+
+const FuzzTarget *fuzz_target_find(const char *name)
+{
+    for (size_t i = 0; i < fuzz_target_count; i++)
+        if (strcmp(fuzz_targets[i].name, name) == 0)
+            return &fuzz_targets[i];
+    return NULL;
+}
+
+void fuzz_require(bool holds)
+{
+    if (!holds)
+        abort();
+}
+
+static char directory[256];
+static pid_t owner; /* a forked child leaves the folder alone */
+
+void fuzz_empty_directory(const char *path)
+{
+    DIR *listing = opendir(path);
+    struct dirent *item;
+    while (listing != NULL && (item = readdir(listing)) != NULL)
+        if (item->d_name[0] != '.')
+            (void)unlinkat(dirfd(listing), item->d_name, 0);
+    if (listing != NULL)
+        closedir(listing);
+}
+
+static void remove_directory(void)
+{
+    char path[sizeof directory + 8];
+    if (getpid() != owner)
+        return;
+    snprintf(path, sizeof path, "%s/wal", directory);
+    fuzz_empty_directory(path);
+    rmdir(path);
+    fuzz_empty_directory(directory);
+    rmdir(directory);
+}
+
+static void say_nothing(LogLevel level, const char *message)
+{
+    (void)level;
+    (void)message;
+}
+
+const char *fuzz_directory(void)
+{
+    if (owner != getpid()) {
+        const char *base = getenv("TMPDIR");
+        if (base == NULL)
+            base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+        snprintf(directory, sizeof directory, "%s/aidb-fuzz.XXXXXX", base);
+        fuzz_require(mkdtemp(directory) != NULL);
+        owner = getpid();
+        atexit(remove_directory);
+        server_log_set_sink(say_nothing, LOG_LEVEL_FATAL);
+    }
+    return directory;
+}
+
+void fuzz_write_file(const char *path, const void *data, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    fuzz_require(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+    close(fd);
+}
