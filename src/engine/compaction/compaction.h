@@ -23,6 +23,10 @@ typedef struct PickOptions {
     uint64_t oldest_snapshot;
 } PickOptions;
 
+/* The size that tables should have: as set, or doubled until `table_bytes` of data make no more than
+ * `tables_sought` of them, so that the records of all tables fit into the memory there is for them. */
+uint64_t compaction_table_size(uint64_t set, uint64_t table_bytes, uint32_t tables_sought);
+
 /* Dynamic level sizes: targets[n] for each level, 0 for levels between 0 and the base level, which hold
  * nothing; `base` is the level that level 0 is compacted into. */
 typedef struct LevelTargets {

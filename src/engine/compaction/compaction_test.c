@@ -327,6 +327,17 @@ START_TEST(test_targets)
 }
 END_TEST
 
+START_TEST(test_table_size)
+{
+    const uint64_t mib = 1u << 20;
+    ck_assert_uint_eq(compaction_table_size(64 * mib, 0, 10000), 64 * mib);
+    ck_assert_uint_eq(compaction_table_size(64 * mib, 10000 * 64 * mib - 1, 10000), 64 * mib);
+    ck_assert_uint_eq(compaction_table_size(64 * mib, 10000 * 64 * mib, 10000), 128 * mib);
+    ck_assert_uint_eq(compaction_table_size(mib, 100 * mib, 1), 128 * mib);
+    ck_assert_uint_eq(compaction_table_size(1, UINT64_MAX, 1), (uint64_t)1 << 63);
+}
+END_TEST
+
 START_TEST(test_score)
 {
     Drawing drawing;
@@ -1334,6 +1345,7 @@ int main(void)
     tcase_add_loop_test(picker, test_pick, 0, sizeof pick_cases / sizeof pick_cases[0]);
     tcase_add_loop_test(picker, test_pick_range, 0, sizeof range_cases / sizeof range_cases[0]);
     tcase_add_test(picker, test_targets);
+    tcase_add_test(picker, test_table_size);
     tcase_add_test(picker, test_score);
     tcase_add_test(picker, test_cursor);
     suite_add_tcase(suite, picker);

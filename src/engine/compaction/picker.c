@@ -191,6 +191,14 @@ void pick_release(const Pick *pick)
 
 /* ---- level sizes and scores ------------------------------------------------------------------ */
 
+uint64_t compaction_table_size(uint64_t set, uint64_t table_bytes, uint32_t tables_sought)
+{
+    uint64_t size = set;
+    while (table_bytes / size >= tables_sought && size <= UINT64_MAX / 2)
+        size *= 2;
+    return size;
+}
+
 void compaction_targets(const Version *version, const PickOptions *options, LevelTargets *targets)
 {
     uint64_t multiplier = options->level_multiplier > 1 ? options->level_multiplier : 2;

@@ -58,9 +58,15 @@ void wake_duty(DbShared *shared, SlotKind kind)
             latch_wake(&shared->slots.slots[i]);
 }
 
+static uint64_t table_size(DbShared *shared)
+{
+    return compaction_table_size(shared->options.table_size, atomic_load(&shared->table_bytes),
+                                 shared->tables_sought);
+}
+
 PickOptions pick_options(DbShared *shared)
 {
-    return (PickOptions){.table_size = shared->options.table_size,
+    return (PickOptions){.table_size = table_size(shared),
                          .level_base_size = shared->options.level_base_size,
                          .level_multiplier = shared->options.level_multiplier,
                          .level0_files = shared->options.level0_files,
@@ -90,7 +96,7 @@ static void job_context(Session *session, TableOptions *table, JobContext *conte
                             .set = &session->shared->versions,
                             .reader = &session->job_reader,
                             .slot = session->slot,
-                            .table_size = options->table_size,
+                            .table_size = table_size(session->shared),
                             .rate = options->compaction_rate,
                             .stop = job_stop,
                             .stop_arg = session};

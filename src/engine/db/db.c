@@ -15,11 +15,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define MIB            ((uint64_t)1 << 20)
-#define ARENA_SIZE_MIN (4 * MIB)
-#define ARENA_SIZE_MAX (64 * MIB)
-#define CACHE_SIZE_MIN (1 * MIB)
-#define SESSION_FILES  256u
+#define MIB             ((uint64_t)1 << 20)
+#define ARENA_SIZE_MIN  (4 * MIB)
+#define ARENA_SIZE_MAX  (64 * MIB)
+#define CACHE_SIZE_MIN  (1 * MIB)
+/* A table's record takes two bounds and some 200 bytes, and a pointer in each version alive. */
+#define ARENA_PER_TABLE 4096u
+#define TABLES_SOUGHT   10000u
+#define SESSION_FILES   256u
 
 /* ---- sizes ------------------------------------------------------------------------------------ */
 
@@ -157,6 +160,8 @@ static void init_shared(Db *db)
     shared->options = db->options;
     shared->memtable_size = division.memtable_size;
     shared->cache_size = division.cache_size;
+    shared->tables_sought =
+        (uint32_t)clamp(division.arena_size / ARENA_PER_TABLE, 1, TABLES_SOUGHT);
     shared->arena = arena_init(arena, division.arena_size, &shared->epochs);
     shared->pool = mempool_init(pool, division.pool_size, &shared->epochs);
     shared->cache = cache_init(cache, division.cache_size, &shared->epochs);

@@ -63,6 +63,8 @@ typedef struct DbShared {
     EngineOptions options; /* live values; written by db_reload only */
     uint64_t memtable_size;
     uint64_t cache_size;
+    uint32_t tables_sought;       /* so many that the metadata arena holds them with ease */
+    _Atomic uint64_t table_bytes; /* of all tables in the view */
     uint64_t recovered_records;
     uint64_t recovery_us;
 
@@ -113,6 +115,7 @@ Status db_check(const Db *db) MUST_CHECK; /* AIDB_FAILED once the store has fail
 /* Makes a new memtable active. Write lock held. AIDB_BUSY: no memory until a flush. */
 Status view_switch_memtable(Session *session) MUST_CHECK;
 /* Makes an edit durable, current and visible. */
+void view_count_bytes(DbShared *shared, const Version *version);
 Status view_install(Session *session, const VersionEdit *edit,
                     uint32_t flushed_memtables) MUST_CHECK;
 

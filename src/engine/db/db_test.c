@@ -836,6 +836,44 @@ START_TEST(verify_finds_nothing_in_a_sound_store)
 }
 END_TEST
 
+/* The number of tables stays bounded by making them larger. */
+START_TEST(tables_grow_with_the_data)
+{
+    World world;
+    world_create(&world, 78);
+    world.db->shared->tables_sought = 2;
+    for (uint32_t i = 0; i < 2000; i++) {
+        uint64_t noise[64]; /* so that nothing is compressed away */
+        for (size_t j = 0; j < sizeof noise / sizeof noise[0]; j++)
+            noise[j] = test_random(&world.random);
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_make(&noise[0], 8), slice_make(noise, sizeof noise)));
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+        step(world.flusher);
+        step(world.compactor);
+    }
+    ok(db_compact(world.compactor, slice_make(NULL, 0), slice_make(NULL, 0)));
+    const Version *version = atomic_load(&world.db->shared->view)->version;
+    uint64_t bytes = 0, largest = 0;
+    uint32_t tables = 0;
+    for (int level = 0; level < LEVELS; level++) {
+        tables += version->levels[level].count;
+        for (uint32_t i = 0; i < version->levels[level].count; i++) {
+            uint64_t size = version->levels[level].files[i]->info.file_size;
+            bytes += size;
+            largest = size > largest ? size : largest;
+        }
+    }
+    ck_assert_uint_eq(bytes, atomic_load(&world.db->shared->table_bytes));
+    ck_assert_uint_gt(bytes, 8 * world.options.table_size);
+    ck_assert_uint_gt(largest, 2 * world.options.table_size);
+    ck_assert_uint_lt(tables, 8);
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(properties_are_there)
 {
     World world;
@@ -876,6 +914,7 @@ int main(void)
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);
     tcase_add_test(promises, many_starts_in_a_row);
+    tcase_add_test(promises, tables_grow_with_the_data);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);
     SRunner *runner = srunner_create(suite);

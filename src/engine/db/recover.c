@@ -47,6 +47,7 @@ static Status first_view(Session *session, Version *version)
     }
     shared->active = view->active;
     atomic_store(&shared->view, view);
+    view_count_bytes(shared, version);
     return AIDB_OK;
 }
 

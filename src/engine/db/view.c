@@ -38,6 +38,14 @@ static void view_replace_with(Session *session, ReadView *view,
     arena_retire(shared->arena, session->slot, old);
 }
 
+void view_count_bytes(DbShared *shared, const Version *version)
+{
+    uint64_t bytes = 0;
+    for (int level = 0; level < LEVELS; level++)
+        bytes += version->levels[level].bytes;
+    atomic_store(&shared->table_bytes, bytes);
+}
+
 typedef struct Switch {
     Memtable *fresh;
     uint64_t sealed_at;
@@ -110,6 +118,7 @@ Status view_install(Session *session, const VersionEdit *edit, uint32_t flushed_
                                   &install.version, &previous);
     if (status == AIDB_OK) {
         view_replace_with(session, next, change_install, &install);
+        view_count_bytes(shared, install.version);
         if (previous != NULL)
             version_release(db->versions, session->slot, previous);
     }
