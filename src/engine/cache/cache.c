@@ -974,3 +974,17 @@ void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, ui
         *blocks += live;
     }
 }
+
+uint64_t cache_lost_frames(const BlockCache *cache)
+{
+    uint64_t lost = 0;
+    for (uint32_t i = 0; i < cache->chunk_count; i++)
+        if (atomic_load_explicit(&cache->chunks[i].draining, memory_order_relaxed) != 0)
+            return 0; /* its frames are in no pool's count */
+    for (uint32_t i = 0; i < cache->shards * CLASSES && cache->chunk_count > 0; i++) {
+        const Pool *pool = &cache->pools[i];
+        lost += pool->frames - pool->free.count - pool->limbo.count - pool->small.count -
+                pool->main.count;
+    }
+    return lost;
+}

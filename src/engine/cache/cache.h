@@ -50,4 +50,7 @@ void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill);
 void cache_forget(BlockCache *cache, Slot *slot, uint64_t table);
 void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, uint64_t *blocks);
 
+/* Frames that are in use by nobody and not free either. Nobody is inside the cache. */
+uint64_t cache_lost_frames(const BlockCache *cache);
+
 #endif

@@ -13,6 +13,7 @@
 
 #include "common/log.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define STARTS_FLUSH 8
@@ -150,6 +151,63 @@ Status db_recover(Db *db, Session *session)
     return AIDB_OK;
 }
 
+/* Whether somebody else is inside an epoch: a program that closes with open iterators, a process that
+ * is gone without having left. */
+static bool others_read(const Session *session)
+{
+    const SlotTable *slots = &session->shared->slots;
+    for (uint32_t i = 0; i < slots->count; i++)
+        if (&slots->slots[i] != session->slot && atomic_load(&slots->slots[i].epoch) != 0)
+            return true;
+    return false;
+}
+
+/* Gives back all that stands in the region once the store has stopped. What is left then has been lost by
+ * somebody: that costs no data, but in a server that runs for months it costs the region. */
+static void check_balance(Session *session, Version *version)
+{
+    DbShared *shared = session->shared;
+    Slot *slot = session->slot;
+    uint64_t numbers[64], pool_used, capacity;
+    size_t arena_used, arena_size, retired;
+    if (others_read(session)) {
+        if (session->db->latch_fds != NULL) {
+            server_log(LOG_LEVEL_WARNING, "a process ended inside a read and did not leave it");
+#ifdef AIDB_ASSERTIONS
+            assert(session->db->latch_fds == NULL);
+#endif
+        }
+        return;
+    }
+    ReadView *view = atomic_load(&shared->view);
+    atomic_store(&shared->view, NULL);
+    memtable_retire(view->active, slot);
+    for (uint32_t i = 0; i < view->immutable_count; i++)
+        memtable_retire(view->immutables[i], slot);
+    arena_retire(shared->arena, slot, view);
+    lock_acquire(&shared->versions.manifest_lock, slot);
+    version_release(session->db->versions, slot, version);
+    lock_release(&shared->versions.manifest_lock, slot);
+    /* The tables stay: only their records go. */
+    while (versions_take_dead(session->db->versions, slot, &shared->epochs, numbers, 64) > 0)
+        continue;
+    arena_reclaim(shared->arena, slot);
+    (void)mempool_has_room(shared->pool, slot, UINT64_MAX); /* reclaims */
+    arena_usage(shared->arena, &arena_used, &arena_size, &retired);
+    mempool_usage(shared->pool, &pool_used, &capacity);
+    uint64_t frames = cache_lost_frames(shared->cache);
+    if (arena_used + pool_used + frames > 0) {
+        server_log(
+            LOG_LEVEL_WARNING,
+            "the region does not balance: %zu bytes of metadata, %llu bytes of memtables and "
+            "%llu frames of the cache are in use by nobody",
+            arena_used, (unsigned long long)pool_used, (unsigned long long)frames);
+#ifdef AIDB_ASSERTIONS
+        assert(arena_used + pool_used + frames == 0);
+#endif
+    }
+}
+
 Status db_stop(Db *db, Session *session, bool flush)
 {
     RETURN_IF_FAILED(db_check(db));
@@ -158,5 +216,7 @@ Status db_stop(Db *db, Session *session, bool flush)
     RETURN_IF_FAILED(wal_stop(db->wal, session->slot));
     Version *version;
     VersionEdit edit = {.clean_stop = true};
-    return apply(session, &edit, &version);
+    RETURN_IF_FAILED(apply(session, &edit, &version));
+    check_balance(session, version);
+    return AIDB_OK;
 }

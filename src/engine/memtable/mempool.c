@@ -149,14 +149,12 @@ bool mempool_has_room(MemPool *pool, Slot *slot, uint64_t bytes)
     uint64_t count = bytes / pool->chunk_size + (bytes % pool->chunk_size != 0);
     if (count <= 1 && atomic_load_explicit(&pool->free_count, memory_order_relaxed) > 0)
         return true;
-    if (count > pool->chunk_count)
-        return false;
     if (count == 0)
         count = 1;
     uint32_t first;
     lock_acquire(&pool->lock, slot);
     pool_reclaim(pool);
-    bool found = chunks_find(pool, count, &first);
+    bool found = count <= pool->chunk_count && chunks_find(pool, count, &first);
     lock_release(&pool->lock, slot);
     return found;
 }
