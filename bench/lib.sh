@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Helpers of the comparison scripts: finding programs, a working folder that is removed, reading the
-# output of the load generators, and tables of medians.
+# Helpers of the scripts: finding programs, a working folder that is removed, reading the output of the
+# load generators, rounds.
 #
 # Every measurement becomes one line of $results:
-#   row TAB engine TAB round TAB ops_per_s TAB p50_us TAB p99_us TAB p999_us TAB found
+#   row TAB engine TAB round TAB ops_per_s TAB p50_us TAB p99_us TAB p999_us TAB max_us TAB found
 # where found is a share of the operations, or "-" where it means nothing, and a figure that a
-# program does not give is "-". Medians and ratios are made from these lines at the end.
+# program does not give is "-". `table` makes medians and ratios from these lines.
 
 set -u
 export LC_ALL=C
@@ -14,6 +14,7 @@ program=${0##*/}
 keep=false
 work=''
 results=''
+minutes=''
 server_pids=()
 
 die() {
@@ -89,103 +90,87 @@ number() {
     esac
 }
 
+# seconds FROM TO, of $EPOCHREALTIME
+seconds_between() { awk -v a="$1" -v b="$2" 'BEGIN { print b - a }'; }
+
+divide() { awk -v a="$1" -v b="$2" 'BEGIN { if (b + 0 == 0) print 0; else print a / b }'; }
+
+free_port() {
+    local port
+    for ((port = 20000 + RANDOM % 10000; port < 32000; port++)); do
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || {
+            echo "$port"
+            return
+        }
+    done
+    die "no free port"
+}
+
+# wait_for WHAT COMMAND…: up to 30 seconds.
+wait_for() {
+    local what=$1 tries
+    shift
+    for ((tries = 0; tries < 300; tries++)); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    die "$what did not start; its log is in $work"
+}
+
+# compile OUTPUT SOURCE… [-lLIBRARY]…: a program of this folder, with the files of aidbbench at hand.
+compile() {
+    local out=$1 top
+    shift
+    top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    mkdir -p "$work/include" && : >"$work/include/config.h"
+    "${CC:-cc}" -std=gnu11 -O2 -D_GNU_SOURCE -I"$work/include" -I"$top/src" -I"$top/bench/peers" \
+        -o "$out" "$@" -lpthread -lm
+}
+
 # --- Results ---------------------------------------------------------------------------------------
 
-# record ROW ENGINE ROUND OPS_PER_S P50 P99 P999 FOUND
+# record ROW ENGINE ROUND OPS_PER_S P50 P99 P999 MAX FOUND
 record() {
     local IFS=$'\t'
     echo "$*" >>"$results"
 }
 
-# read_aidbbench FILE WORKLOAD: the figures of the last result of that workload.
+# shellcheck disable=SC2034 # used by the scripts
+columns=$'row\tengine\tround\tops_per_s\tp50_us\tp99_us\tp999_us\tmax_us\tfound'
+
+# read_aidbbench FILE WORKLOAD: the figures of the last result of that workload, from aidbbench or
+# one of the programs in peers/.
 read_aidbbench() {
     awk -F '\t' -v workload="$2" '
         $1 == workload {
             found = $3 > 0 && $1 ~ /^read(random|missing|while)|^seek/ ? sprintf("%.4f", $10 / $3) : "-"
-            line = $5 "\t" $6 "\t" $7 "\t" $8 "\t" found
+            line = $5 "\t" $6 "\t" $7 "\t" $8 "\t" $11 "\t" found
         }
         END { if (line == "") exit 1; print line }' "$1"
 }
 
-# table UNIT ENGINE PEER…: one line a row, medians with (min-max), and the ratio of the medians of
-# ENGINE to those of each PEER. Rows keep the order in which they were first recorded.
-summarise() {
-    awk -F '\t' -v names="$*" '
-        function human(x) {
-            if (x == "-") return "-"
-            if (x >= 1e6) return sprintf("%.2fM", x / 1e6)
-            if (x >= 1e4) return sprintf("%.0fK", x / 1e3)
-            if (x >= 1e3) return sprintf("%.1fK", x / 1e3)
-            if (x >= 100) return sprintf("%.0f", x)
-            return sprintf("%.2f", x)
-        }
-        # Sorts values[1..n] and sets low, middle, high.
-        function order(text,    n, i, k, t, values) {
-            n = split(text, values, " ")
-            for (i = 2; i <= n; i++) {
-                t = values[i] + 0
-                for (k = i - 1; k > 0 && values[k] + 0 > t; k--) values[k + 1] = values[k]
-                values[k + 1] = t
-            }
-            low = values[1]; high = values[n]
-            middle = n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-        }
-        function cell(row, engine,    key) {
-            key = row SUBSEP engine
-            if (!(key in rates)) return "-"
-            order(rates[key])
-            median[key] = middle
-            if (low == high) return human(middle)
-            return human(middle) " (" human(low) "-" human(high) ")"
-        }
-        function latency(row, engine, column,    key) {
-            key = row SUBSEP engine SUBSEP column
-            if (!(key in times)) return "-"
-            order(times[key])
-            return human(middle)
-        }
-        !($1 in seen) { seen[$1] = 1; rows[++row_count] = $1 }
-        {
-            rates[$1, $2] = rates[$1, $2] " " $4
-            for (c = 5; c <= 7; c++)
-                if ($c != "-") times[$1, $2, c] = times[$1, $2, c] " " $c
-            found[$1, $2] = $8
-        }
-        END {
-            count = split(names, engine, " ")
-            line = sprintf("%-28s", "")
-            for (e = 1; e <= count; e++) line = line sprintf("  %-22s", engine[e])
-            for (e = 2; e <= count; e++) line = line sprintf("  %9s", "/ " engine[e])
-            print line
-            for (r = 1; r <= row_count; r++) {
-                line = sprintf("%-28s", rows[r])
-                for (e = 1; e <= count; e++) line = line sprintf("  %-22s", cell(rows[r], engine[e]))
-                for (e = 2; e <= count; e++) {
-                    mine = median[rows[r], engine[1]]; other = median[rows[r], engine[e]]
-                    line = line sprintf("  %9s", mine == "" || other + 0 == 0 ? "-" : sprintf("%.2f", mine / other))
-                }
-                print line
-                if (found[rows[r], engine[1]] ~ /[0-9]/) {
-                    for (e = 2; e <= count; e++) {
-                        d = found[rows[r], engine[1]] - found[rows[r], engine[e]]
-                        if (found[rows[r], engine[e]] ~ /[0-9]/ && (d > 0.02 || d < -0.02))
-                            print "    found differs: " found[rows[r], engine[1]] " and " found[rows[r], engine[e]]
-                    }
-                }
-            }
-            print ""
-            line = sprintf("%-28s", "latency in us: p50 p99 p99.9")
-            for (e = 1; e <= count; e++) line = line sprintf("  %-24s", engine[e])
-            print line
-            for (r = 1; r <= row_count; r++) {
-                if (latency(rows[r], engine[1], 5) == "-") continue
-                line = sprintf("%-28s", rows[r])
-                for (e = 1; e <= count; e++)
-                    line = line sprintf("  %-24s", latency(rows[r], engine[e], 5) " " \
-                        latency(rows[r], engine[e], 6) " " latency(rows[r], engine[e], 7))
-                print line
-            }
-        }' "$results"
+# keep_results FILE HEADER: what --output asks for.
+keep_results() {
+    [ -n "$1" ] || return 0
+    { printf '%s\n' "$2" && cat "$results"; } >"$1" || die "could not write $1"
+}
+
+# another_round: whether to begin round $round, of at most $rounds; with a limit of $minutes, only if
+# it can be expected to end in time. The first one is always made.
+another_round() {
+    local took last
+    # shellcheck disable=SC2154 # of the scripts
+    [ "$round" -le "$rounds" ] || return 1
+    if [ "$round" -gt 1 ] && [ -n "$minutes" ]; then
+        took=$((SECONDS - rounds_began))
+        last=$((SECONDS - round_began))
+        if awk -v t="$took" -v l="$last" -v m="$minutes" 'BEGIN { exit !(t + l > m * 60) }'; then
+            say "no time for round $round"
+            return 1
+        fi
+    fi
+    [ "$round" = 1 ] && rounds_began=$SECONDS
+    round_began=$SECONDS
 }
 
 # describe_machine: what a reader must know to believe the figures.
