@@ -131,10 +131,12 @@ free_port() {
     return 1
 }
 
-# server_init DIR [aidbctl init flags…]: makes a data directory and the one that AIDB_DATA names.
+# server_init DIR [aidbctl init flags…]: makes a data directory and the one that AIDB_DATA names. With
+# AIDB_REGRESS_BACKENDS=N in the environment its server has so many processes for all clients.
 server_init() {
     local dir=$1
     shift
+    [ -z "${AIDB_REGRESS_BACKENDS:-}" ] || set -- --set "backends=$AIDB_REGRESS_BACKENDS" "$@"
     aidbctl init -D "$dir" --port "$(free_port)" "$@" >init.out 2>&1 || {
         cat init.out
         echo "# aidbctl init failed"

@@ -14,9 +14,10 @@ number=0
 for kind in 'wal writer' flusher compactor backend; do
     number=$((number + 1))
     aidbsql -q -c "PUT before-$number '$kind'"
-    holder=''
+    holder='' process=$kind
     if [ "$kind" = backend ]; then
         # A client that stays connected, so that there is a backend to kill.
+        [ -z "${AIDB_REGRESS_BACKENDS:-}" ] || process='host 1'
         mkfifo pipe.$number
         aidbsql <pipe.$number >client.out 2>&1 &
         holder=$!
@@ -25,8 +26,8 @@ for kind in 'wal writer' flusher compactor backend; do
         wait_until 10 grep -q 1 client.out
     fi
     before=$(restarts)
-    if ! victim=$(server_child "$kind"); then
-        fail "no child is called $kind" "$(for p in $(children "$server_pid"); do process_title "$p"; echo; done)"
+    if ! victim=$(server_child "$process"); then
+        fail "no child is called $process" "$(for p in $(children "$server_pid"); do process_title "$p"; echo; done)"
         continue
     fi
     kill -KILL "$victim"

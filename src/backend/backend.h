@@ -1,15 +1,18 @@
 /*
- * backend.h - one client's process: greeting, requests, replies.
+ * backend.h - serving clients: greeting, requests, replies.
  *
  * The postmaster forks a backend for a connection, gives it a slot and a page of shared numbers, and
- * runs it here. Nothing that a client does or leaves undone reaches beyond its backend, but for what
- * the requests themselves ask.
+ * runs it here; or (the setting `backends`) forks a few hosts that serve all clients between them, each
+ * client with a slot of its own. Nothing that a client does or leaves undone reaches beyond its session,
+ * but for what the requests themselves ask.
  */
 #ifndef AIDB_BACKEND_BACKEND_H
 #define AIDB_BACKEND_BACKEND_H
 
 #include "config/settings.h"
 #include "engine/db/db.h"
+
+#include <signal.h>
 
 /* How a child of the postmaster ended. Anything else, or a slot not released, is a crash. */
 #define CHILD_EXIT_OK     0
@@ -46,22 +49,34 @@ typedef struct ServerShared {
 /* Copies the configuration whole. */
 void server_config_copy(const ServerShared *shared, Config *config, uint32_t *version);
 
+/* A client, once its connection may become a session. Sent from the postmaster to a host as it stands
+ * here, with the socket beside it; a host answers with the slot's number when it is free again. */
+typedef struct BackendClient {
+    uint32_t slot;    /* to claim; released again at the end */
+    int fd;           /* its HELLO is there; closed at the end */
+    uint64_t session; /* number of this connection, and what a cancel request must know */
+    uint64_t secret;
+    char peer[64]; /* for people */
+} BackendClient;
+
 typedef struct BackendStart {
     Db *db;
     ServerShared *shared;
-    uint32_t slot;    /* to claim; released again before the backend ends */
-    int fd;           /* the client, whose HELLO is there; closed at the end */
-    uint64_t session; /* number of this connection, and what a cancel request must know */
-    uint64_t secret;
-    bool administrator;
-    const char *peer; /* for people */
+    uint32_t slot; /* of the process */
     /* Called in the backend when it has taken over a new configuration. */
     void (*config_changed)(const Config *config);
 } BackendStart;
 
+/* A cancel request for a client of the process; the signal's value is the client's slot. */
+#define SIGNAL_CANCEL SIGRTMIN
+
 /* Serves the client until it leaves, breaks the protocol, is told to end, or the store fails. Installs
- * signal handlers: SIGTERM ends, SIGUSR2 cancels the running request, SIGALRM is its time limit, SIGHUP
- * only wakes. Returns one of CHILD_EXIT_*. */
-int backend_run(const BackendStart *start);
+ * signal handlers: SIGTERM ends, SIGNAL_CANCEL cancels the running request, SIGALRM is its time limit,
+ * SIGHUP only wakes. Returns one of CHILD_EXIT_*. */
+int backend_run(const BackendStart *start, const BackendClient *client);
+
+/* Serves all clients that come over `channel` (a socket of packets, closed at the end) until SIGTERM.
+ * The same signals and results. */
+int host_run(const BackendStart *start, int channel);
 
 #endif

@@ -1,10 +1,12 @@
-/* backend_internal.h - the state of a backend, shared by its loop (backend.c), the requests (request.c)
- * and what is told to people (report.c). */
+/* backend_internal.h - the state of a backend, shared by the loops (backend.c for one client, host.c for
+ * many), the session (session.c), the requests (request.c) and what is told to people (report.c). */
 #ifndef AIDB_BACKEND_BACKEND_INTERNAL_H
 #define AIDB_BACKEND_BACKEND_INTERNAL_H
 
 #include "backend/backend.h"
 #include "protocol/protocol.h"
+
+#include <signal.h>
 
 #define OUTPUT_HIGH \
     ((size_t)256 << 10)      /* no further request is begun while more waits to be sent */
@@ -16,11 +18,23 @@
 #define CHUNK_ROWS_MAX  65536u
 #define CHUNK_BYTES_MAX ((size_t)1 << 20)
 
+#define INPUT_START       ((size_t)16 << 10)
+#define INPUT_MAX         ((size_t)256 << 10) /* for pipelined requests; single ones may be larger */
+#define INPUT_HOSTED_MAX  ((size_t)64 << 10) /* what one client may do before it is another's turn */
+#define LARGE_REQUEST     ((size_t)256 << 10) /* from here on a request draws on request_memory */
+#define KEEP_SIZE         ((size_t)64 << 10)  /* buffers of an idle backend */
+#define SPARE_BUFFERS_MAX 32u
+#define SLOW_WRITE        ((size_t)1 << 20) /* a hosting process leaves larger ones to a thread */
+#define TITLE_INTERVAL_NS 200000000u
+#define REST_MS           5000
+#define BUDGET_RETRY_MS   20
+
 /* One write of the group that is being gathered. `ops` stands in the input buffer. */
 typedef struct GroupedWrite {
     uint64_t id;
     Slice ops;
-    uint32_t last; /* offset of the last operation in ops */
+    uint32_t last;      /* offset of the last operation in ops */
+    size_t frame_start; /* in the input: to begin again from it */
 } GroupedWrite;
 
 typedef struct PendingGet {
@@ -43,39 +57,24 @@ typedef struct OpenScan {
     Buffer to;
 } OpenScan;
 
-typedef struct Backend {
-    const BackendStart *start;
+struct Backend;
+
+/* A process that serves one client or many. What stands here is used by one client at a time, so that
+ * an idle one costs little. */
+typedef struct BackendProcess {
     Db *db;
     ServerShared *shared;
-    Session *session;
-    Slot *slot;
+    Session *session; /* acts for the slot of whoever is served */
+    Slot *slot;       /* of the process: its latch */
+    bool hosting;     /* many clients: nothing here may sleep for one of them */
     Config config;
     uint32_t config_version;
-    int fd;
-    int exit_code;
+    void (*config_changed)(const Config *config);
 
-    bool magic_seen;
-    bool greeted;
-    bool closing;         /* send what is there, then end */
-    bool linger;          /* the client may still be sending when it is closed */
-    bool gone;            /* the client hung up: nothing can be sent */
-    uint64_t deadline_ns; /* of the greeting */
+    struct Backend *_Atomic running; /* for signal handlers */
+    volatile sig_atomic_t ending;    /* SIGTERM has come */
 
-    Buffer input;
-    size_t taken; /* of input: requests begun */
-    size_t body_max;
-    uint64_t drawn; /* from the server's request memory */
-    uint64_t drawn_since_ns;
-    uint64_t input_since_ns; /* when bytes last came */
-    bool input_full;         /* the last read filled the buffer: there may be more */
-
-    Buffer output;
-    size_t sent;
-    size_t settled;      /* replies up to here are as durable as they say */
-    uint64_t settle_end; /* the writes behind that end here */
-    aidb_durability settle_durability;
-
-    GroupedWrite group[GROUP_MAX];
+    GroupedWrite group[GROUP_MAX]; /* empty between two turns, and so are the gets */
     size_t group_count;
     size_t group_bytes;
     uint32_t group_ops;
@@ -86,6 +85,65 @@ typedef struct Backend {
     PendingGet gets[GETS_MAX];
     size_t get_count;
 
+    Buffer spare[SPARE_BUFFERS_MAX]; /* of clients that are idle now */
+    size_t spare_count;
+} BackendProcess;
+
+/* What a session waits for after a turn. */
+typedef enum Want {
+    WANT_INPUT,
+    WANT_OUTPUT, /* that the client takes more */
+    WANT_TURN,   /* nothing: there is more to do */
+    WANT_TIME,   /* until resume_ns */
+    WANT_THREAD, /* its next request is slow (`slow`): in a hosting process a thread carries it out */
+    WANT_GOODBYE /* the conversation is over */
+} Want;
+
+/* One client's conversation. */
+typedef struct Backend {
+    BackendProcess *process;
+    Db *db;
+    ServerShared *shared;
+    Session *session;     /* the process's, or that of the thread which works for this one */
+    const Config *config; /* likewise */
+    Slot *slot;
+    int fd;
+    int exit_code;
+    uint64_t number; /* of the connection */
+    uint64_t secret;
+    char peer[64];
+
+    bool magic_seen;
+    bool greeted;
+    bool closing; /* send what is there, then end */
+    bool linger;  /* the client may still be sending when it is closed */
+    bool gone;    /* the client hung up: nothing can be sent */
+    bool said_goodbye;
+    bool slow;                 /* slow_frame waits for a thread */
+    _Atomic bool timed_out;    /* SLOT_INTERRUPT_CANCEL is statement_timeout's */
+    uint64_t deadline_ns;      /* of the greeting; later of the goodbye */
+    uint64_t resume_ns;        /* no request is begun before */
+    uint64_t stalled_since_ns; /* a write has waited for a flush since */
+    DbDebt debt;
+
+    Buffer input;
+    size_t taken; /* of input: requests begun */
+    size_t body_max;
+    uint64_t drawn; /* from the server's request memory */
+    uint64_t drawn_since_ns;
+    bool waits_for_memory;
+    uint64_t input_since_ns; /* when bytes last came */
+    bool input_full;         /* the last read filled the buffer: there may be more */
+    Frame slow_frame;        /* in input */
+
+    Buffer output;
+    size_t sent;
+    size_t settled;      /* replies up to here are as durable as they say */
+    uint64_t settle_end; /* the writes behind that end here */
+    aidb_durability settle_durability;
+    uint64_t sending_since_ns; /* it has taken nothing since */
+    size_t sent_before;
+
     OpenScan scans[SCANS_MAX];
     size_t scan_next; /* whose turn it is */
 
@@ -95,10 +153,43 @@ typedef struct Backend {
     bool rested; /* nothing was done since the session gave back what it does not need when idle */
 } Backend;
 
-/* ---- backend.c ------------------------------------------------------------------------------- */
+/* ---- process.c ------------------------------------------------------------------------------- */
+
+Status process_init(BackendProcess *process, const BackendStart *start, SlotKind kind) MUST_CHECK;
+void process_deinit(BackendProcess *process);
+/* Takes a changed configuration over. */
+void process_take_config(BackendProcess *process);
+/* The monotonic clock, cheap and coarse. */
+uint64_t coarse_now(void);
+
+/* ---- session.c ------------------------------------------------------------------------------- */
+
+/* The peer's name and the socket are taken over. */
+void session_init(Backend *backend, BackendProcess *process, Slot *slot,
+                  const BackendClient *client);
+void session_deinit(Backend *backend);
+typedef enum ReadResult { READ_GOT, READ_NOTHING, READ_NO_BUDGET } ReadResult;
+/* Reads what is there. `wait`: as long as the socket's time limit says. */
+ReadResult session_read(Backend *backend, bool wait);
+/* A turn: carries out the requests that are there and sends the next chunks of scans, up to a bound.
+ * Then comes session_settle, when settle_end is not 0, and session_send. */
+void session_work(Backend *backend);
+/* Waits until the replies may be sent. `status` is that of the wait, which may have been for several. */
+void session_settled(Backend *backend, Status status);
+/* Sends what the client takes without waiting; says what the session waits for. */
+Want session_send(Backend *backend);
+/* Nothing has come or gone for too long: ends the session where that holds something up. `wake_ns` is
+ * when this should be called at the latest (0: never). */
+void session_check_time(Backend *backend, Want want);
+uint64_t session_wake_ns(const Backend *backend, Want want);
+/* Nothing is under way: gives memory back, forgets a cancel request that has nothing to cancel. */
+void session_idle(Backend *backend);
+/* After WANT_GOODBYE, again and again until it returns true; in between, until deadline_ns, input. */
+bool session_goodbye(Backend *backend);
 
 /* Says what the backend does: to the slot at once, to ps now and then. `activity` is a literal. */
 void backend_activity(Backend *backend, const char *activity);
+void backend_set_title(Backend *backend);
 /* Appends an ERROR reply from the error record. A store that failed, or an order to end, also ends the
  * backend; an interrupt is told as what it was (canceled, out of time). */
 void backend_error(Backend *backend, uint64_t id, Status status);
@@ -118,6 +209,8 @@ void request_finish(Backend *backend);
 /* Sends the next chunk of an open scan that has credits. False when there is none. */
 bool request_scan_step(Backend *backend);
 bool request_scan_waits(const Backend *backend);
+/* Carries out slow_frame, in a thread of its own. */
+void request_slow(Backend *backend);
 void request_deinit(Backend *backend);
 
 /* ---- report.c -------------------------------------------------------------------------------- */

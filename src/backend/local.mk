@@ -3,5 +3,8 @@ noinst_LTLIBRARIES += %D%/libbackend.la
 	%D%/backend.h \
 	%D%/backend_internal.h \
 	%D%/backend.c \
+	%D%/host.c \
+	%D%/process.c \
 	%D%/report.c \
-	%D%/request.c
+	%D%/request.c \
+	%D%/session.c

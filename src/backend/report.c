@@ -40,7 +40,7 @@ static Status report_status(Backend *backend, Buffer *text)
         "\n",
         state_name(atomic_load(&shared->state)), AIDB_VERSION, shared->pid, uri, shared->tcp_uri,
         shared->directory, uptime, atomic_load(&shared->crash_restarts), count_connections(backend),
-        backend->config.server.max_connections, atomic_load(&shared->request_memory_used)));
+        backend->config->server.max_connections, atomic_load(&shared->request_memory_used)));
     return db_property(backend->session, "status", text);
 }
 
@@ -95,7 +95,7 @@ Status report_property(Backend *backend, Slice name, Buffer *text)
     if (is_name(name, "backends"))
         return report_backends(backend, text);
     if (is_name(name, "config"))
-        return config_show(&backend->config, text);
+        return config_show(backend->config, text);
     if (is_name(name, "version"))
         return buffer_append_format(text, "%s", AIDB_VERSION);
     char word[32];

@@ -19,6 +19,7 @@
 
 #define KEY_BOUND_MAX  (AIDB_KEY_MAX + 1) /* the key right behind the longest one */
 #define MULTI_GET_STEP 64u
+#define STALL_RETRY_NS 5000000u
 
 /* ---- helpers --------------------------------------------------------------------------------- */
 
@@ -82,7 +83,7 @@ static bool finish_before(Backend *backend, size_t frame_start)
 
 static uint64_t watch_begin(const Backend *backend)
 {
-    return backend->config.server.log_min_duration > 0 ? port_monotonic_ns() : 0;
+    return backend->config->server.log_min_duration > 0 ? port_monotonic_ns() : 0;
 }
 
 static void watch_end(const Backend *backend, uint64_t began, const char *what, size_t count)
@@ -90,11 +91,10 @@ static void watch_end(const Backend *backend, uint64_t began, const char *what, 
     if (began == 0)
         return;
     uint64_t ms = (port_monotonic_ns() - began) / 1000000u;
-    if (ms >= backend->config.server.log_min_duration)
+    if (ms >= backend->config->server.log_min_duration)
         server_log(LOG_LEVEL_WARNING,
                    "slow request: %s (%zu) took %llu ms, connection %llu from %s", what, count,
-                   (unsigned long long)ms, (unsigned long long)backend->start->session,
-                   backend->start->peer);
+                   (unsigned long long)ms, (unsigned long long)backend->number, backend->peer);
 }
 
 /* ---- get ------------------------------------------------------------------------------------- */
@@ -114,18 +114,19 @@ static Status append_value(Backend *backend, uint64_t id, uint64_t at, const Ent
  * first of them in the input, so they are read again when the output has drained. */
 static void finish_gets(Backend *backend)
 {
-    size_t count = backend->get_count;
+    BackendProcess *process = backend->process;
+    size_t count = process->get_count;
     if (count == 0)
         return;
-    backend->get_count = 0;
+    process->get_count = 0;
     backend_activity(backend, "get");
     Slice keys[GETS_MAX];
     Entry entries[GETS_MAX];
     for (size_t i = 0; i < count; i++)
-        keys[i] = backend->gets[i].key;
+        keys[i] = process->gets[i].key;
 
     uint64_t began = watch_begin(backend), at = 0;
-    Status status = db_read_begin(backend->session, backend->gets[0].snapshot, &at);
+    Status status = db_read_begin(backend->session, process->gets[0].snapshot, &at);
     bool reading = status == AIDB_OK;
     if (reading && count == 1) {
         status = db_read_get(backend->session, keys[0], &entries[0]);
@@ -144,7 +145,7 @@ static void finish_gets(Backend *backend)
         size_t start = backend->output.size;
         Entry missing = {0};
         const Entry *entry = entries[done].lsn != 0 ? &entries[done] : &missing;
-        status = append_value(backend, backend->gets[done].id, at, entry);
+        status = append_value(backend, process->gets[done].id, at, entry);
         if (status != AIDB_OK)
             backend->output.size = start;
     }
@@ -152,14 +153,15 @@ static void finish_gets(Backend *backend)
         db_read_end(backend->session);
     if (status != AIDB_OK)
         for (; done < count; done++)
-            backend_error(backend, backend->gets[done].id, status);
+            backend_error(backend, process->gets[done].id, status);
     else if (done < count)
-        backend->taken = backend->gets[done].frame_start;
+        backend->taken = process->gets[done].frame_start;
     watch_end(backend, began, "get", count);
 }
 
 static void handle_get(Backend *backend, const Message *message, size_t frame_start)
 {
+    BackendProcess *process = backend->process;
     Status status = check_key(message->key);
     if (status == AIDB_OK)
         status = check_snapshot(backend, message->snapshot);
@@ -168,10 +170,10 @@ static void handle_get(Backend *backend, const Message *message, size_t frame_st
             backend_error(backend, message->id, status);
         return;
     }
-    bool joins = backend->get_count < GETS_MAX && backend->gets[0].snapshot == message->snapshot;
-    if (backend->get_count > 0 && !joins && !finish_before(backend, frame_start))
+    bool joins = process->get_count < GETS_MAX && process->gets[0].snapshot == message->snapshot;
+    if (process->get_count > 0 && !joins && !finish_before(backend, frame_start))
         return;
-    backend->gets[backend->get_count++] = (PendingGet){.id = message->id,
+    process->gets[process->get_count++] = (PendingGet){.id = message->id,
                                                        .snapshot = message->snapshot,
                                                        .key = message->key,
                                                        .frame_start = frame_start};
@@ -255,54 +257,89 @@ static void reply_commit(Backend *backend, uint64_t id, const DbCommit *commit, 
                               .version = commit->present_version});
 }
 
-/* Writes the gathered group as one batch. */
+/* A write of a hosted client that must wait for a flush: its session tries again in a moment, and its
+ * time limit runs on meanwhile. False when that is over. */
+static bool stall(Backend *backend)
+{
+    uint64_t now = port_monotonic_ns(), limit = backend->config->server.statement_timeout;
+    if (backend->stalled_since_ns == 0)
+        backend->stalled_since_ns = now;
+    if (limit > 0 && now - backend->stalled_since_ns >= limit * 1000000u) {
+        atomic_store(&backend->timed_out, true);
+        atomic_fetch_or(&backend->slot->interrupt, SLOT_INTERRUPT_CANCEL);
+        return false;
+    }
+    backend->resume_ns = now + STALL_RETRY_NS;
+    return true;
+}
+
+/* The write has been carried out, or has failed. What it owes is paid before the next request. */
+static void end_stall(Backend *backend, const DbCommit *commit)
+{
+    backend->stalled_since_ns = 0;
+    if (commit->debt.left_ns == 0)
+        return;
+    backend->debt = commit->debt;
+    backend->resume_ns = commit->debt.seen_ns + commit->debt.left_ns;
+}
+
+/* Writes the gathered group as one batch. A group that must wait is put back into the input. */
 static void finish_group(Backend *backend)
 {
-    size_t count = backend->group_count;
+    BackendProcess *process = backend->process;
+    size_t count = process->group_count;
     if (count == 0)
         return;
-    backend->group_count = 0;
+    process->group_count = 0;
     backend_activity(backend, "write");
     uint64_t began = watch_begin(backend);
-    Slice ops = backend->group[0].ops;
+    Slice ops = process->group[0].ops;
     Status status = AIDB_OK;
     if (count > 1) {
-        buffer_clear(&backend->group_row);
-        status = buffer_reserve(&backend->group_row, backend->group_bytes);
+        buffer_clear(&process->group_row);
+        status = buffer_reserve(&process->group_row, process->group_bytes);
         for (size_t i = 0; i < count && status == AIDB_OK; i++)
-            status = buffer_append(&backend->group_row, backend->group[i].ops.data,
-                                   backend->group[i].ops.size);
-        ops = buffer_slice(&backend->group_row);
+            status = buffer_append(&process->group_row, process->group[i].ops.data,
+                                   process->group[i].ops.size);
+        ops = buffer_slice(&process->group_row);
     }
     DbWrite write = {
-        .ops = ops, .op_count = backend->group_ops, .range_count = backend->group_ranges};
+        .ops = ops, .op_count = process->group_ops, .range_count = process->group_ranges};
     DbCommit commit = {0};
     if (status == AIDB_OK) {
         backend_time_limit_begin(backend);
         status = db_write(backend->session, &write, &commit);
         backend_time_limit_end(backend);
     }
+    if (status == AIDB_BUSY && process->hosting) {
+        if (stall(backend)) {
+            backend->taken = process->group[0].frame_start;
+            return;
+        }
+        status = AIDB_CANCELED;
+    }
+    end_stall(backend, &commit);
     if (status != AIDB_OK) {
         for (size_t i = 0; i < count; i++)
-            backend_error(backend, backend->group[i].id, status);
+            backend_error(backend, process->group[i].id, status);
         return;
     }
     /* The batch's last operation has commit.lsn; the others lie before it as in the row. */
-    size_t before = backend->group_bytes - backend->group[count - 1].ops.size;
-    uint64_t first = commit.lsn - (before + backend->group[count - 1].last);
+    size_t before = process->group_bytes - process->group[count - 1].ops.size;
+    uint64_t first = commit.lsn - (before + process->group[count - 1].last);
     size_t offset = 0;
     for (size_t i = 0; i < count; i++) {
-        DbCommit part = {.lsn = first + offset + backend->group[i].last};
-        reply_commit(backend, backend->group[i].id, &part, AIDB_OK);
-        offset += backend->group[i].ops.size;
+        DbCommit part = {.lsn = first + offset + process->group[i].last};
+        reply_commit(backend, process->group[i].id, &part, AIDB_OK);
+        offset += process->group[i].ops.size;
     }
-    backend_settle_later(backend, commit.end, backend->group_durability);
+    backend_settle_later(backend, commit.end, process->group_durability);
     watch_end(backend, began, "write", count);
 }
 
-/* A write that goes alone: large, empty, or with expectations. */
+/* A write that goes alone: large, empty, or with expectations. Put back when it must wait. */
 static void write_alone(Backend *backend, const Message *message, const DbWrite *write,
-                        aidb_durability durability)
+                        aidb_durability durability, size_t frame_start)
 {
     backend_activity(backend, "write");
     uint64_t began = watch_begin(backend);
@@ -310,6 +347,14 @@ static void write_alone(Backend *backend, const Message *message, const DbWrite 
     backend_time_limit_begin(backend);
     Status status = db_write(backend->session, write, &commit);
     backend_time_limit_end(backend);
+    if (status == AIDB_BUSY && backend->process->hosting && !backend->slow) {
+        if (stall(backend)) {
+            backend->taken = frame_start;
+            return;
+        }
+        status = AIDB_CANCELED;
+    }
+    end_stall(backend, &commit);
     if (status == AIDB_OK)
         backend_settle_later(backend, commit.end, durability);
     if (status == AIDB_OK || status == AIDB_EXPECTATION)
@@ -338,48 +383,56 @@ static Status look_through(Slice ops, DbWrite *write, uint32_t *last)
     return status != AIDB_OK ? status : status_set(AIDB_INVALID, "malformed batch");
 }
 
+/* Takes a WRITE apart. AIDB_OK, or what is wrong with it. */
+static Status read_write(const Backend *backend, const Message *message, DbWrite *write,
+                         uint32_t *last, aidb_durability *durability)
+{
+    *last = 0;
+    *write = (DbWrite){.expectations = message->expectations};
+    *durability = message->durability != AIDB_DEFAULT ? (aidb_durability)message->durability
+                                                      : backend->config->engine.durability;
+    if (message->durability > AIDB_FSYNC)
+        return status_set(AIDB_INVALID, "unknown durability %u", (unsigned)message->durability);
+    RETURN_IF_FAILED(look_through(message->ops, write, last));
+    return expectations_check(message->expectations, &write->expectation_count);
+}
+
 static void handle_write(Backend *backend, const Message *message, size_t frame_start)
 {
-    DbWrite write = {.expectations = message->expectations};
-    uint32_t last = 0;
-    Status status = AIDB_OK;
-    if (message->durability > AIDB_FSYNC)
-        status = status_set(AIDB_INVALID, "unknown durability %u", (unsigned)message->durability);
-    if (status == AIDB_OK)
-        status = look_through(message->ops, &write, &last);
-    if (status == AIDB_OK)
-        status = expectations_check(message->expectations, &write.expectation_count);
+    BackendProcess *process = backend->process;
+    DbWrite write;
+    uint32_t last;
+    aidb_durability durability;
+    Status status = read_write(backend, message, &write, &last, &durability);
     if (status != AIDB_OK) {
         if (finish_before(backend, frame_start))
             backend_error(backend, message->id, status);
         return;
     }
-    aidb_durability durability = message->durability != AIDB_DEFAULT
-                                     ? (aidb_durability)message->durability
-                                     : backend->config.engine.durability;
     if (write.op_count == 0 || write.expectation_count > 0 || write.ops.size > GROUP_WRITE_MAX) {
         if (finish_before(backend, frame_start))
-            write_alone(backend, message, &write, durability);
+            write_alone(backend, message, &write, durability, frame_start);
         return;
     }
     finish_gets(backend);
     if (backend->taken <= frame_start)
         return;
-    if (backend->group_count == GROUP_MAX ||
-        (backend->group_count > 0 && backend->group_bytes + write.ops.size > GROUP_BYTES_MAX))
-        finish_group(backend);
-    if (backend->group_count == 0) {
-        backend->group_bytes = 0;
-        backend->group_ops = backend->group_ranges = 0;
-        backend->group_durability = AIDB_ASYNC;
+    if ((process->group_count == GROUP_MAX ||
+         (process->group_count > 0 && process->group_bytes + write.ops.size > GROUP_BYTES_MAX)) &&
+        !finish_before(backend, frame_start))
+        return;
+    if (process->group_count == 0) {
+        process->group_bytes = 0;
+        process->group_ops = process->group_ranges = 0;
+        process->group_durability = AIDB_ASYNC;
     }
-    backend->group[backend->group_count++] =
-        (GroupedWrite){.id = message->id, .ops = write.ops, .last = last};
-    backend->group_bytes += write.ops.size;
-    backend->group_ops += write.op_count;
-    backend->group_ranges += write.range_count;
-    if (durability > backend->group_durability)
-        backend->group_durability = durability;
+    process->group[process->group_count++] = (GroupedWrite){
+        .id = message->id, .ops = write.ops, .last = last, .frame_start = frame_start};
+    process->group_bytes += write.ops.size;
+    process->group_ops += write.op_count;
+    process->group_ranges += write.range_count;
+    if (durability > process->group_durability)
+        process->group_durability = durability;
 }
 
 /* ---- scan ------------------------------------------------------------------------------------ */
@@ -759,6 +812,44 @@ void request_finish(Backend *backend)
     finish_gets(backend);
 }
 
+/* Whether a request would keep a hosting process from its other clients for long. */
+static bool is_slow(const Message *message)
+{
+    switch (message->type) {
+    case MESSAGE_CONTROL:
+        return true;
+    case MESSAGE_MEASURE:
+        return (message->flags & MEASURE_COUNT) != 0;
+    case MESSAGE_WRITE:
+        return message->ops.size > SLOW_WRITE;
+    default:
+        return false;
+    }
+}
+
+void request_slow(Backend *backend)
+{
+    Message message;
+    status_clear();
+    Status status = message_decode(&backend->slow_frame, &message);
+    if (status != AIDB_OK) {
+        backend_fatal(backend, status);
+    } else if (message.type == MESSAGE_CONTROL) {
+        handle_control(backend, &message);
+    } else if (message.type == MESSAGE_MEASURE) {
+        handle_measure(backend, &message);
+    } else {
+        DbWrite write;
+        uint32_t last;
+        aidb_durability durability;
+        status = read_write(backend, &message, &write, &last, &durability);
+        if (status == AIDB_OK)
+            write_alone(backend, &message, &write, durability, 0);
+        else
+            backend_error(backend, message.id, status);
+    }
+}
+
 void request_handle(Backend *backend, const Frame *frame, size_t frame_start)
 {
     Message message;
@@ -774,15 +865,22 @@ void request_handle(Backend *backend, const Frame *frame, size_t frame_start)
     }
     if (message.type == MESSAGE_GET) {
         finish_group(backend);
-        handle_get(backend, &message, frame_start);
+        if (backend->taken > frame_start)
+            handle_get(backend, &message, frame_start);
         return;
     }
-    if (message.type == MESSAGE_WRITE) {
+    bool slow = backend->process->hosting && is_slow(&message);
+    if (message.type == MESSAGE_WRITE && !slow) {
         handle_write(backend, &message, frame_start);
         return;
     }
     if (!finish_before(backend, frame_start))
         return;
+    if (slow) {
+        backend->slow = true;
+        backend->slow_frame = *frame;
+        return;
+    }
     switch (message.type) {
     case MESSAGE_PING:
         reply_done(backend, message.id, db_visible_lsn(backend->db));
@@ -828,5 +926,4 @@ void request_deinit(Backend *backend)
     for (size_t i = 0; i < SCANS_MAX; i++)
         if (backend->scans[i].open)
             close_scan(backend, &backend->scans[i]);
-    buffer_deinit(&backend->group_row);
 }

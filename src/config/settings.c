@@ -84,6 +84,8 @@ static const Setting SETTINGS[] = {
      "who may connect to the unix socket: owner, group or all"},
     {"max_connections", GROUP_SERVER, SETTING_INTEGER, "100", 1, 20000, RESTART, FIELD(server.max_connections), NULL,
      "clients that may be connected at once"},
+    {"backends", GROUP_SERVER, SETTING_INTEGER, "0", 0, CONFIG_BACKENDS_MAX, RESTART, FIELD(server.backends), NULL,
+     "processes that serve all clients between them; 0 gives each client a process of its own"},
     {"admin_reserved_connections", GROUP_SERVER, SETTING_INTEGER, "3", 0, 1000, RELOAD,
      FIELD(server.admin_reserved_connections), NULL,
      "part of max_connections that only the administrator (same user or root, by unix socket) may use"},

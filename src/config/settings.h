@@ -21,6 +21,7 @@
 #define CONFIG_FILE_SIZE_MAX  (1u << 20)
 #define CONFIG_STRING_SIZE    256 /* of a text setting, null included */
 #define CONFIG_COMPACTORS_MAX 32
+#define CONFIG_BACKENDS_MAX   64
 #define CONFIG_SETTINGS_MAX   48
 
 typedef enum ServerMode { MODE_PRIMARY = 0, MODE_REPLICA = 1, MODE_COORDINATOR = 2 } ServerMode;
@@ -37,6 +38,7 @@ typedef struct ServerSettings {
     char unix_socket[CONFIG_STRING_SIZE];           /* file name there; empty: none */
     uint32_t unix_socket_access;                    /* SocketAccess */
     uint32_t max_connections;
+    uint32_t backends;                   /* processes that serve all clients; 0: one for each */
     uint32_t admin_reserved_connections; /* part of max_connections */
     uint64_t authentication_timeout;     /* ms */
     uint64_t statement_timeout;          /* ms; 0: none */

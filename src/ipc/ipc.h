@@ -42,6 +42,7 @@ typedef enum SlotKind {
     SLOT_FLUSHER,
     SLOT_COMPACTOR,
     SLOT_BACKEND, /* a server's client */
+    SLOT_HOST,    /* a process that serves many clients, each of which has a slot too */
     SLOT_THREAD   /* an embedding program's thread while it is inside a call */
 } SlotKind;
 
@@ -96,7 +97,8 @@ typedef struct Slot {
     _Atomic uint32_t kind; /* SlotKind; CAS from SLOT_FREE claims the slot */
     _Atomic int32_t pid;
     uint32_t index;
-    int latch_fd; /* eventfd made before fork, the same number in every child */
+    int latch_fd;              /* eventfd made before fork, the same number in every child */
+    struct Slot *_Atomic host; /* of a process that serves many: whose latch is woken; else NULL */
 
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t epoch; /* 0: outside */
     uint32_t epoch_depth;                             /* owner only */
@@ -152,8 +154,8 @@ void slot_leave(Slot *slot, SlotSection before);
 
 /* ---- latch ----------------------------------------------------------------------------------- */
 
-/* Wakes the owner of a slot if it sleeps, or makes its next wait return at once. Safe in a signal
- * handler. */
+/* Wakes the owner of a slot (its host, when it has one) if it sleeps, or makes its next wait return at
+ * once. Safe in a signal handler. */
 void latch_wake(Slot *slot);
 /* Sleeps until woken, at most timeout_ms (-1: no limit). Usage: check the condition; latch_wait;
  * check again - a wake between check and wait is not lost. Returns early on a signal. `other_fd`
@@ -161,6 +163,11 @@ void latch_wake(Slot *slot);
 bool latch_wait(Slot *slot, int other_fd, int timeout_ms);
 /* The same for what `events` (of poll) names: a client's socket that can take more. */
 bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms);
+/* The same in halves, for who waits for more than one descriptor (latch_fd among them). False from
+ * latch_begin: it was woken already, and must not sleep. After true comes latch_end, with whether
+ * latch_fd was found readable; then what it waits for is looked at again. */
+bool latch_begin(Slot *slot);
+void latch_end(Slot *slot, bool readable);
 
 /* ---- lock ------------------------------------------------------------------------------------ */
 

@@ -42,6 +42,7 @@ static Slot *claim(Slot *slot, SlotKind kind)
         return NULL;
     atomic_store(&slot->pid, (int32_t)getpid());
     slot->epoch_depth = 0;
+    atomic_store(&slot->host, NULL);
     atomic_store(&slot->interrupt, 0);
     atomic_store(&slot->sleeping, LATCH_AWAKE);
     return slot;
@@ -106,6 +107,9 @@ void slot_leave(Slot *slot, SlotSection before)
 
 void latch_wake(Slot *slot)
 {
+    Slot *host = atomic_load_explicit(&slot->host, memory_order_acquire);
+    if (host != NULL)
+        slot = host;
     if (atomic_load(&slot->sleeping) == LATCH_NOTIFIED)
         return;
     if (atomic_exchange(&slot->sleeping, LATCH_NOTIFIED) != LATCH_SLEEPING)
@@ -126,14 +130,30 @@ bool latch_wait(Slot *slot, int other_fd, int timeout_ms)
     return latch_wait_for(slot, other_fd, POLLIN, timeout_ms);
 }
 
-bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms)
+bool latch_begin(Slot *slot)
 {
     uint32_t state = LATCH_AWAKE;
-    if (!atomic_compare_exchange_strong(&slot->sleeping, &state, LATCH_SLEEPING)) {
-        atomic_store(&slot->sleeping, LATCH_AWAKE);
-        return false;
+    if (atomic_compare_exchange_strong(&slot->sleeping, &state, LATCH_SLEEPING))
+        return true;
+    atomic_store(&slot->sleeping, LATCH_AWAKE);
+    return false;
+}
+
+void latch_end(Slot *slot, bool readable)
+{
+    if (readable) {
+        uint64_t count;
+        ssize_t got = read(slot->latch_fd, &count, sizeof count);
+        (void)got;
     }
-    bool ready_fd = false;
+    atomic_store(&slot->sleeping, LATCH_AWAKE);
+}
+
+bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms)
+{
+    if (!latch_begin(slot))
+        return false;
+    bool ready_fd = false, latch_readable = false;
     if (slot->latch_fd < 0 && other_fd < 0) {
         port_futex_wait(&slot->sleeping, LATCH_SLEEPING, timeout_ms);
     } else {
@@ -142,14 +162,10 @@ bool latch_wait_for(Slot *slot, int other_fd, short events, int timeout_ms)
             {.fd = other_fd, .events = events},
         };
         int ready = poll(fds, 2, timeout_ms);
-        if (ready > 0 && fds[0].revents != 0) {
-            uint64_t count;
-            ssize_t got = read(slot->latch_fd, &count, sizeof count);
-            (void)got;
-        }
+        latch_readable = ready > 0 && fds[0].revents != 0;
         ready_fd = ready > 0 && fds[1].revents != 0;
     }
-    atomic_store(&slot->sleeping, LATCH_AWAKE);
+    latch_end(slot, latch_readable);
     return ready_fd;
 }
 

@@ -34,6 +34,8 @@ const char *child_name(SlotKind kind)
         return "compactor";
     case SLOT_BACKEND:
         return "backend";
+    case SLOT_HOST:
+        return "host";
     default:
         return "process";
     }
@@ -169,20 +171,29 @@ int child_duty(Postmaster *postmaster, uint32_t slot, void *arg)
 
 /* ---- clients --------------------------------------------------------------------------------- */
 
+static BackendStart backend_start(const Postmaster *postmaster, uint32_t slot)
+{
+    return (BackendStart){.db = postmaster->db,
+                          .shared = postmaster->shared,
+                          .slot = slot,
+                          .config_changed = server_log_reload};
+}
+
 int child_backend(Postmaster *postmaster, uint32_t slot, void *arg)
 {
     const Pending *pending = arg;
-    const Child *child = &postmaster->children[slot];
-    BackendStart start = {
-        .db = postmaster->db,
-        .shared = postmaster->shared,
-        .slot = slot,
-        .fd = pending->fd,
-        .session = child->session,
-        .secret = child->secret,
-        .administrator = pending->administrator,
-        .peer = pending->peer,
-        .config_changed = server_log_reload,
-    };
-    return backend_run(&start);
+    BackendStart start = backend_start(postmaster, slot);
+    BackendClient client = {.slot = slot,
+                            .fd = pending->fd,
+                            .session = postmaster->children[slot].session,
+                            .secret = postmaster->children[slot].secret};
+    memcpy(client.peer, pending->peer, sizeof client.peer);
+    return backend_run(&start, &client);
+}
+
+int child_host(Postmaster *postmaster, uint32_t slot, void *arg)
+{
+    BackendStart start = backend_start(postmaster, slot);
+    port_title_set("aidb: host %u", slot - postmaster->slot_of_hosts + 1);
+    return host_run(&start, *(const int *)arg);
 }

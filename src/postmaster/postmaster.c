@@ -35,6 +35,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,7 +87,7 @@ static void begin_child(const Postmaster *postmaster, SlotKind kind)
     sigaction(SIGINT, &ignore, NULL); /* a terminal sends it to the whole group */
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGHUP, &ignore, NULL);
-    sigaction(SIGUSR2, &ignore, NULL);
+    sigaction(SIGNAL_CANCEL, &ignore, NULL);
     sigaction(SIGCHLD, &normal, NULL);
     write_proc("/proc/self/oom_score_adj", "0");
     if (kind == SLOT_STARTUP) {
@@ -114,6 +115,9 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
     if (pid == 0) {
         begin_child(postmaster, kind);
         listen_forget(postmaster, kind == SLOT_BACKEND ? ((const Pending *)arg)->fd : -1);
+        for (uint32_t i = postmaster->slot_of_hosts; i < postmaster->child_count; i++)
+            if (postmaster->children[i].channel >= 0)
+                close(postmaster->children[i].channel);
         int code = child_main(postmaster, slot, arg);
         _exit(code);
     }
@@ -126,11 +130,16 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
     return true;
 }
 
+bool postmaster_slot_used(const Postmaster *postmaster, uint32_t slot)
+{
+    return postmaster->children[slot].pid != 0 || postmaster->children[slot].host != 0;
+}
+
 uint32_t postmaster_backend_count(const Postmaster *postmaster)
 {
     uint32_t count = 0;
-    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->child_count; i++)
-        count += postmaster->children[i].pid != 0;
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++)
+        count += postmaster_slot_used(postmaster, i);
     return count;
 }
 
@@ -150,16 +159,87 @@ static void signal_children(const Postmaster *postmaster, uint32_t from, uint32_
             kill(postmaster->children[i].pid, signal_number);
 }
 
+/* Who serves the client; 0 for nobody. */
+static pid_t process_of(const Postmaster *postmaster, const Child *child)
+{
+    return child->host != 0 ? postmaster->children[child->host].pid : child->pid;
+}
+
 void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret)
 {
-    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->child_count; i++) {
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++) {
         const Child *child = &postmaster->children[i];
-        if (child->pid != 0 && child->session == session && child->secret == secret && secret != 0)
-            kill(child->pid, SIGUSR2);
+        pid_t pid = process_of(postmaster, child);
+        if (pid != 0 && child->session == session && child->secret == secret && secret != 0)
+            sigqueue(pid, SIGNAL_CANCEL, (union sigval){.sival_int = (int)i});
     }
 }
 
-/* Starts the duties that should run and do not; ends compactors beyond the setting. */
+/* ---- hosts ----------------------------------------------------------------------------------- */
+
+static void close_channel(Postmaster *postmaster, Child *host)
+{
+    if (host->channel < 0)
+        return;
+    epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_DEL, host->channel, NULL);
+    close(host->channel);
+    host->channel = -1;
+}
+
+static void start_host(Postmaster *postmaster, uint32_t slot)
+{
+    Child *host = &postmaster->children[slot];
+    int ends[2];
+    host->clients = 0;
+    host->retry_ns = port_monotonic_ns() + RETRY_NS;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+        server_log(LOG_LEVEL_ERROR, "could not start a host: %s", strerror(errno));
+        return;
+    }
+    bool started = postmaster_fork(postmaster, slot, SLOT_HOST, child_host, &ends[1]);
+    close(ends[1]);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = ((uint64_t)2 << 32) | slot};
+    if (!started || epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_ADD, ends[0], &event) != 0)
+        close(ends[0]); /* a host without a channel ends by itself */
+    else
+        host->channel = ends[0];
+}
+
+static void free_client(Postmaster *postmaster, uint32_t slot)
+{
+    Child *child = &postmaster->children[slot];
+    if (child->host == 0)
+        return;
+    postmaster->children[child->host].clients--;
+    child->host = 0;
+}
+
+void postmaster_take_slots_back(Postmaster *postmaster, uint32_t host)
+{
+    uint32_t slot;
+    Child *child = &postmaster->children[host];
+    while (child->channel >= 0 &&
+           recv(child->channel, &slot, sizeof slot, MSG_DONTWAIT) == (ssize_t)sizeof slot)
+        if (slot >= SLOT_OF_BACKENDS && slot < postmaster->slot_of_hosts &&
+            postmaster->children[slot].host == host)
+            free_client(postmaster, slot);
+}
+
+/* The host has ended. Whether its clients' slots are free, as they are when it ended well. */
+static bool free_clients(Postmaster *postmaster, uint32_t host)
+{
+    bool released = true;
+    close_channel(postmaster, &postmaster->children[host]);
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++) {
+        if (postmaster->children[i].host != host)
+            continue;
+        released = released && atomic_load(&db_slots(postmaster->db)->slots[i].kind) == SLOT_FREE;
+        free_client(postmaster, i);
+    }
+    return released;
+}
+
+/* Starts the duties and hosts that should run and do not; ends compactors beyond the setting. */
 static void start_duties(Postmaster *postmaster)
 {
     uint64_t now = port_monotonic_ns();
@@ -176,6 +256,9 @@ static void start_duties(Postmaster *postmaster)
             kill(child->pid, SIGTERM);
         }
     }
+    for (uint32_t slot = postmaster->slot_of_hosts; slot < postmaster->child_count; slot++)
+        if (postmaster->children[slot].pid == 0 && now >= postmaster->children[slot].retry_ns)
+            start_host(postmaster, slot);
 }
 
 /* ---- what others see ------------------------------------------------------------------------- */
@@ -272,6 +355,13 @@ static void begin_stop(Postmaster *postmaster)
         finish(postmaster, 1);
 }
 
+static void end_backends(Postmaster *postmaster)
+{
+    for (uint32_t i = postmaster->slot_of_hosts; i < postmaster->child_count; i++)
+        postmaster->children[i].leaving = true;
+    signal_children(postmaster, SLOT_OF_BACKENDS, postmaster->child_count, SIGTERM);
+}
+
 /* A request to stop; a stronger one may follow a weaker one. */
 static void begin_shutdown(Postmaster *postmaster, Shutdown shutdown)
 {
@@ -294,7 +384,7 @@ static void begin_shutdown(Postmaster *postmaster, Shutdown shutdown)
     } else if (postmaster->phase == PHASE_RUN || postmaster->phase == PHASE_DRAIN) {
         postmaster->phase = PHASE_DRAIN;
         if (shutdown == SHUTDOWN_FAST)
-            signal_children(postmaster, SLOT_OF_BACKENDS, postmaster->child_count, SIGTERM);
+            end_backends(postmaster);
         else if (postmaster_backend_count(postmaster) > 0)
             server_log(LOG_LEVEL_INFO, "waiting for %u connections to end",
                        postmaster_backend_count(postmaster));
@@ -323,7 +413,7 @@ static void advance(Postmaster *postmaster)
     if (postmaster->phase == PHASE_RUN) {
         start_duties(postmaster);
     } else if (postmaster->phase == PHASE_DRAIN && postmaster_backend_count(postmaster) == 0) {
-        for (uint32_t i = 0; i < SLOT_OF_BACKENDS; i++) {
+        for (uint32_t i = 0; i < postmaster->child_count; i++) {
             Child *child = &postmaster->children[i];
             if (child->pid != 0 && !child->leaving) {
                 child->leaving = true;
@@ -389,10 +479,15 @@ static void child_ended(Postmaster *postmaster, uint32_t slot, int status)
         startup_ended(postmaster, status);
         return;
     }
-    if (postmaster->phase == PHASE_CRASH)
-        return; /* they all end now, one way or another */
+    if (postmaster->phase == PHASE_CRASH) {
+        if (child->kind == SLOT_HOST)
+            (void)free_clients(postmaster, slot);
+        return;
+    } /* they all end now, one way or another */
     const Slot *state = &db_slots(postmaster->db)->slots[slot];
     bool released = atomic_load(&state->kind) == SLOT_FREE;
+    if (child->kind == SLOT_HOST && !free_clients(postmaster, slot))
+        released = false;
     bool well = WIFEXITED(status) &&
                 (WEXITSTATUS(status) == CHILD_EXIT_OK || WEXITSTATUS(status) == CHILD_EXIT_FAILED);
     if (well && released) {
@@ -510,7 +605,7 @@ static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoc
 
 /* A process that holds what nobody may hold for long, and has done nothing since the last look: named
  * after two looks, killed after two minutes, unless it may be in a file operation. */
-static void look_at_slot(Child *child, const Slot *slot, uint64_t now)
+static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now)
 {
     uint32_t section = atomic_load(&slot->section);
     uint32_t locks = atomic_load(&slot->lock_ranks);
@@ -533,12 +628,12 @@ static void look_at_slot(Child *child, const Slot *slot, uint64_t now)
     if (!child->stuck_said || kill_it)
         server_log(kill_it ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
                    "the %s (process %d) has not moved for %" PRIu64 " s: lock %s, %s an epoch%s%s",
-                   child_name(child->kind), (int)child->pid, stuck_ns / 1000000000u,
-                   lock_rank_name(locks), epoch != 0 ? "in" : "not in",
-                   in_io ? ", perhaps in a file operation" : "", kill_it ? "; it is killed" : "");
+                   child_name(child->kind), (int)pid, stuck_ns / 1000000000u, lock_rank_name(locks),
+                   epoch != 0 ? "in" : "not in", in_io ? ", perhaps in a file operation" : "",
+                   kill_it ? "; it is killed" : "");
     child->stuck_said = true;
     if (kill_it)
-        kill(child->pid, SIGKILL);
+        kill(pid, SIGKILL);
 }
 
 static void monitor(Postmaster *postmaster)
@@ -547,9 +642,12 @@ static void monitor(Postmaster *postmaster)
     if (now < postmaster->monitor_ns || postmaster->phase != PHASE_RUN)
         return;
     postmaster->monitor_ns = now + MONITOR_NS;
-    for (uint32_t i = 0; i < postmaster->child_count; i++)
-        if (postmaster->children[i].pid != 0)
-            look_at_slot(&postmaster->children[i], &db_slots(postmaster->db)->slots[i], now);
+    for (uint32_t i = 0; i < postmaster->child_count; i++) {
+        Child *child = &postmaster->children[i];
+        pid_t pid = process_of(postmaster, child);
+        if (pid != 0)
+            look_at_slot(child, pid, &db_slots(postmaster->db)->slots[i], now);
+    }
 }
 
 /* ---- the loop -------------------------------------------------------------------------------- */
@@ -586,6 +684,8 @@ static void take_event(Postmaster *postmaster, const struct epoll_event *event)
     uint64_t tag = event->data.u64;
     if (tag == (uint64_t)postmaster->signal_fd)
         take_signals(postmaster);
+    else if (tag >> 32 == 2)
+        postmaster_take_slots_back(postmaster, (uint32_t)tag);
     else if (tag >> 32 != 0)
         listen_pending(postmaster, (size_t)(uint32_t)tag,
                        (event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
@@ -690,6 +790,8 @@ static Status set_limits(const Postmaster *postmaster)
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return status_set_errno(errno, "could not ask for the limit of open files");
     uint64_t need = (uint64_t)postmaster->child_count + PENDING_MAX + DESCRIPTORS_SPARE;
+    if (postmaster->config.server.backends > 0)
+        need += postmaster->config.server.max_connections; /* a host's clients */
     if (files.rlim_max != RLIM_INFINITY && files.rlim_max < need) {
         (void)status_set(AIDB_LIMIT,
                          "max_connections: %u connections need %" PRIu64
@@ -713,7 +815,7 @@ static Status open_events(Postmaster *postmaster)
         sigaddset(&set, SIGNALS[i]);
     /* Also blocked, though not read here: what children handle themselves. */
     sigset_t blocked = set;
-    sigaddset(&blocked, SIGUSR2);
+    sigaddset(&blocked, SIGNAL_CANCEL);
     sigaddset(&blocked, SIGALRM);
     sigprocmask(SIG_SETMASK, &blocked, NULL);
     signal(SIGPIPE, SIG_IGN);
@@ -729,8 +831,11 @@ static Status open_events(Postmaster *postmaster)
 
 static Status open_store(Postmaster *postmaster)
 {
-    postmaster->child_count = SLOT_OF_BACKENDS + postmaster->config.server.max_connections;
+    postmaster->slot_of_hosts = SLOT_OF_BACKENDS + postmaster->config.server.max_connections;
+    postmaster->child_count = postmaster->slot_of_hosts + postmaster->config.server.backends;
     postmaster->children = calloc(postmaster->child_count, sizeof *postmaster->children);
+    for (uint32_t i = 0; postmaster->children != NULL && i < postmaster->child_count; i++)
+        postmaster->children[i].channel = -1;
     void *shared = mmap(NULL, sizeof *postmaster->shared, PROT_READ | PROT_WRITE,
                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (postmaster->children == NULL || shared == MAP_FAILED)

@@ -2,7 +2,8 @@
  * postmaster_internal.h - the postmaster's state, all of it private memory of one process.
  *
  * Slots of the region are given out by number: the startup (or stop) child, the WAL writer, the flusher,
- * the compactors, then one for each client. A child's number is its place in `children` as well.
+ * the compactors, then one for each client, then the hosts (`backends`), whose clients' slots have no
+ * process of their own. A child's number is its place in `children` as well.
  */
 #ifndef AIDB_POSTMASTER_POSTMASTER_INTERNAL_H
 #define AIDB_POSTMASTER_POSTMASTER_INTERNAL_H
@@ -24,7 +25,10 @@
     1024u /* connections whose greeting is not complete; past it the oldest is closed */
 
 typedef struct Child {
-    pid_t pid; /* 0: none */
+    pid_t pid;     /* 0: none */
+    uint32_t host; /* of a client without a process of its own: the slot of who serves it; else 0 */
+    int channel;   /* of a host: clients go there, free slots come back; -1: none */
+    uint32_t clients; /* of a host */
     SlotKind kind;
     bool leaving;      /* told to end */
     uint64_t retry_ns; /* not to be started again before */
@@ -86,6 +90,7 @@ typedef struct Postmaster {
 
     Child *children; /* one for each slot */
     uint32_t child_count;
+    uint32_t slot_of_hosts; /* from here on */
     uint64_t next_session;
     Phase phase;
     Shutdown shutdown;
@@ -101,7 +106,11 @@ typedef struct Postmaster {
 typedef int (*ChildMain)(Postmaster *postmaster, uint32_t slot, void *arg);
 bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, ChildMain child_main,
                      void *arg);
+/* Whether a process, or a client of a host, has this slot. */
+bool postmaster_slot_used(const Postmaster *postmaster, uint32_t slot);
 uint32_t postmaster_backend_count(const Postmaster *postmaster);
+/* A host sends that slots are free again. */
+void postmaster_take_slots_back(Postmaster *postmaster, uint32_t host);
 /* Interrupts the backend of a session, when the secret is right. */
 void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret);
 
@@ -125,6 +134,7 @@ int child_stop(Postmaster *postmaster, uint32_t slot, void *arg);
 /* WAL writer, flusher, compactor: `arg` is unused. */
 int child_duty(Postmaster *postmaster, uint32_t slot, void *arg);
 int child_backend(Postmaster *postmaster, uint32_t slot, void *arg); /* a Pending */
+int child_host(Postmaster *postmaster, uint32_t slot, void *arg);    /* its end of the channel */
 const char *child_name(SlotKind kind);
 
 #endif

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +23,7 @@ static struct {
     LogFormat format;
     const char *process;
     char path[1400]; /* empty: standard error */
-    volatile sig_atomic_t reopen;
+    atomic_int reopen;
 } sink = {.fd = STDERR_FILENO, .process = "postmaster"};
 
 static const char *level_name(LogLevel level)
@@ -39,15 +39,14 @@ static int open_file(const char *path)
 
 static void reopen_file(void)
 {
-    sink.reopen = 0;
     if (sink.path[0] == '\0')
         return;
     int fd = open_file(sink.path);
     if (fd < 0)
         return; /* lines go on to the file that is open */
-    if (sink.fd != STDERR_FILENO)
-        close(sink.fd);
-    sink.fd = fd;
+    /* In one step: another thread may be writing to it. */
+    dup3(fd, sink.fd, O_CLOEXEC);
+    close(fd);
 }
 
 /* Bytes of a well-formed UTF-8 sequence at `at`, 0 when it is none. */
@@ -88,7 +87,7 @@ static size_t append_json(char *line, size_t used, const char *text)
 
 static void write_line(LogLevel level, const char *message)
 {
-    if (sink.reopen)
+    if (atomic_exchange(&sink.reopen, 0) != 0)
         reopen_file();
     struct timespec now;
     struct tm utc;

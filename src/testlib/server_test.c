@@ -967,6 +967,14 @@ START_TEST(reload)
 }
 END_TEST
 
+static void setup_hosts(void)
+{
+    prepare();
+    config.server.backends = 2;
+    write_config();
+    start();
+}
+
 static void setup_short_timeout(void)
 {
     prepare();
@@ -1017,6 +1025,7 @@ int main(void)
 {
     Suite *suite = suite_create("server");
     add_case(suite, "server", setup, add_tests);
+    add_case(suite, "server with hosts", setup_hosts, add_tests);
     add_case(suite, "greeting", setup_short_timeout, add_slow_greeting);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

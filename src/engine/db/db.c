@@ -321,39 +321,66 @@ uint64_t db_durable_lsn(const Db *db)
 
 /* ---- sessions --------------------------------------------------------------------------------- */
 
-Status db_session_create(Db *db, uint32_t slot_index, SlotKind kind, Session **out)
+static void take_slot(Session *session, Slot *slot)
+{
+    session->slot = session->reader.slot = session->job_reader.slot = slot;
+}
+
+static Status make_session(Db *db, Session **out)
 {
     *out = NULL;
-    Status status = AIDB_OK;
     Session *session = calloc(1, sizeof *session);
     if (session == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
     session->db = db;
     session->shared = db->shared;
-    OUT_IF_FAILED(file_cache_create(db->sst_directory, SESSION_FILES, &session->files));
-    session->slot = slot_index == UINT32_MAX ? slot_claim_any(&db->shared->slots, 0, kind)
-                                             : slot_claim(&db->shared->slots, slot_index, kind);
-    if (session->slot == NULL) {
-        status = status_set(AIDB_LIMIT, "all %u sessions of the store are in use", db->slot_count);
-        goto out;
-    }
-    atomic_store(&session->slot->started_us, port_realtime_us());
-    session->reader = (TableReader){.files = session->files,
-                                    .cache = db->shared->cache,
-                                    .epochs = &db->shared->epochs,
-                                    .slot = session->slot};
-    session->job_reader = (TableReader){.files = session->files,
-                                        .cache = NULL,
-                                        .epochs = &db->shared->epochs,
-                                        .slot = session->slot};
-    *out = session;
-    session = NULL;
-out:
-    if (session != NULL) {
-        file_cache_destroy(session->files);
+    Status status = file_cache_create(db->sst_directory, SESSION_FILES, &session->files);
+    if (status != AIDB_OK) {
         free(session);
+        return status;
     }
-    return status;
+    session->reader = (TableReader){
+        .files = session->files, .cache = db->shared->cache, .epochs = &db->shared->epochs};
+    session->job_reader =
+        (TableReader){.files = session->files, .cache = NULL, .epochs = &db->shared->epochs};
+    *out = session;
+    return AIDB_OK;
+}
+
+Status db_session_create(Db *db, uint32_t slot_index, SlotKind kind, Session **out)
+{
+    RETURN_IF_FAILED(make_session(db, out));
+    Slot *slot = slot_index == UINT32_MAX ? slot_claim_any(&db->shared->slots, 0, kind)
+                                          : slot_claim(&db->shared->slots, slot_index, kind);
+    if (slot == NULL) {
+        db_session_abandon(*out);
+        *out = NULL;
+        return status_set(AIDB_LIMIT, "all %u sessions of the store are in use", db->slot_count);
+    }
+    atomic_store(&slot->started_us, port_realtime_us());
+    take_slot(*out, slot);
+    (*out)->hosted = kind == SLOT_HOST;
+    return AIDB_OK;
+}
+
+Status db_session_create_for(Db *db, Slot *slot, Session **out)
+{
+    RETURN_IF_FAILED(make_session(db, out));
+    take_slot(*out, slot);
+    return AIDB_OK;
+}
+
+Slot *db_client_slot_claim(Session *session, uint32_t slot_index)
+{
+    Slot *slot = slot_claim(&session->shared->slots, slot_index, SLOT_BACKEND);
+    if (slot != NULL)
+        atomic_store(&slot->host, session->slot);
+    return slot;
+}
+
+void db_session_act_for(Session *session, Slot *slot)
+{
+    take_slot(session, slot);
 }
 
 void db_session_abandon(Session *session)

@@ -77,6 +77,16 @@ void db_session_abandon(Session *session);
  * is, and the memory of large values. Outside of read sections. */
 void db_session_rest(Session *session);
 Slot *db_session_slot(Session *session);
+/*
+ * For a process that serves many clients: a slot for each, one session for all. The session acts in the
+ * name of the slot that was given last: reads, snapshots, interrupts and counters are that one's. Not
+ * inside a read section. Such a session (`hosted`) does not sleep for backpressure: see db_write.
+ */
+Slot *db_client_slot_claim(Session *session, uint32_t slot);
+void db_session_act_for(Session *session, Slot *slot);
+/* Another session for a claimed slot, for a thread that works for it meanwhile. It may sleep. Ended by
+ * db_session_abandon. */
+Status db_session_create_for(Db *db, Slot *slot, Session **session) MUST_CHECK;
 
 /* ---- background duties ----------------------------------------------------------------------- */
 
@@ -135,20 +145,32 @@ typedef struct DbWrite {
     uint32_t expectation_count;
 } DbWrite;
 
+/* What a writer owes for its bytes: it pays by waiting until db_debt_left says 0. */
+typedef struct DbDebt {
+    uint64_t left_ns; /* at `rate` */
+    uint64_t rate;
+    uint64_t seen_ns;
+} DbDebt;
+
 typedef struct DbCommit {
     uint64_t lsn; /* of the last operation */
     uint64_t end; /* pass to db_wait */
     size_t failed_expectation;
     uint64_t present_version;
+    DbDebt debt; /* of a hosted session: to be paid before its client writes again */
 } DbCommit;
 
 /* Applies the batch: visible to all on return. Slows down or waits under backpressure (returns
  * AIDB_CANCELED when the slot's interrupt is set meanwhile). AIDB_EXPECTATION fills the commit's last two
- * fields. AIDB_LIMIT: larger than batch_max. AIDB_NO_SPACE: the log cannot grow; nothing was written. */
+ * fields. AIDB_LIMIT: larger than batch_max. AIDB_NO_SPACE: the log cannot grow; nothing was written.
+ * A hosted session gets AIDB_BUSY instead of waiting for a flush: nothing was written, try again soon. */
 Status db_write(Session *session, const DbWrite *write, DbCommit *commit) MUST_CHECK;
 /* Waits until what ends at `end` has this durability (AIDB_DEFAULT: the store's). Once for many writes:
  * pass the greatest end. AIDB_UNKNOWN when the log failed. */
 Status db_wait(Session *session, uint64_t end, aidb_durability durability) MUST_CHECK;
+
+/* What is left of a debt now: it runs off with time, faster when the pressure goes. */
+uint64_t db_debt_left(Db *db, DbDebt *debt);
 
 uint64_t db_visible_lsn(const Db *db);
 uint64_t db_durable_lsn(const Db *db);

@@ -94,6 +94,7 @@ struct Session {
     Db *db;
     DbShared *shared;
     Slot *slot;
+    bool hosted; /* acts for many slots in turn, and must not sleep for one of them */
     FileCache *files;
     TableReader reader;     /* through the block cache */
     TableReader job_reader; /* flush and compaction: bypasses it */
@@ -136,7 +137,8 @@ PickOptions pick_options(DbShared *shared);
 
 /* ---- throttle.c ---- */
 void throttle_update(Session *session);
-Status throttle_write(Session *session, uint64_t bytes) MUST_CHECK;
+/* Charges for the bytes; sleeps until they are paid for, or (hosted) leaves the debt to the caller. */
+Status throttle_write(Session *session, uint64_t bytes, DbDebt *debt) MUST_CHECK;
 const char *throttle_reason_name(ThrottleReason reason);
 
 /* ---- snapshot.c ---- */

@@ -678,17 +678,32 @@ START_TEST(debts_follow_the_rate)
         ok(db_flush(world.client));
         batch_deinit(&batch);
     }
+    DbDebt debt;
     for (int pressure = 1; pressure >= 0; pressure--) {
         atomic_store(&shared->throttle_rate, 1000);
-        ok(throttle_write(world.client, 100u << 20)); /* more than a day */
+        ok(throttle_write(world.client, 100u << 20, &debt)); /* more than a day */
         ck_assert_uint_gt(atomic_load(&shared->throttle_next_ns), port_monotonic_ns());
         shared->options.level0_files = pressure == 1 ? 1 : 100;
         throttle_update(world.client);
         ck_assert_int_eq(atomic_load(&shared->throttle_rate) != 0, pressure);
         if (pressure == 0)
             atomic_store(&shared->throttle_rate, 1u << 20);
-        ok(throttle_write(world.client, 1)); /* what is left is seconds, or nothing */
+        ok(throttle_write(world.client, 1, &debt)); /* what is left is seconds, or nothing */
+        ck_assert_uint_eq(debt.left_ns, 0);
     }
+    /* Who acts for many does not sleep: the debt is handed on, and runs off with the rate. */
+    world.client->hosted = true;
+    atomic_store(&shared->throttle_next_ns, 0);
+    atomic_store(&shared->throttle_rate, 1000);
+    ok(throttle_write(world.client, 100u << 20, &debt));
+    ok(throttle_write(world.client, 1, &debt));
+    uint64_t left = db_debt_left(world.db, &debt);
+    ck_assert_uint_gt(left, 3600 * UINT64_C(1000000000));
+    atomic_store(&shared->throttle_rate, 1000000);
+    ck_assert_uint_lt(db_debt_left(world.db, &debt), left / 999);
+    atomic_store(&shared->throttle_rate, 0);
+    ck_assert_uint_eq(db_debt_left(world.db, &debt), 0);
+    world.client->hosted = false;
     world_destroy(&world);
 }
 END_TEST

@@ -104,9 +104,23 @@ void throttle_update(Session *session)
     set_rate(shared, pressure > 0 ? (uint64_t)rate : 0);
 }
 
-Status throttle_write(Session *session, uint64_t bytes)
+uint64_t db_debt_left(Db *db, DbDebt *debt)
+{
+    if (debt->left_ns == 0)
+        return 0;
+    uint64_t now = port_monotonic_ns();
+    uint64_t passed = now - debt->seen_ns;
+    uint64_t rate = atomic_load(&db->shared->throttle_rate);
+    debt->left_ns = debt->left_ns > passed ? at_rate(debt->left_ns - passed, debt->rate, rate) : 0;
+    debt->rate = rate;
+    debt->seen_ns = now;
+    return debt->left_ns;
+}
+
+Status throttle_write(Session *session, uint64_t bytes, DbDebt *debt)
 {
     DbShared *shared = session->shared;
+    *debt = (DbDebt){0};
     uint64_t rate = atomic_load_explicit(&shared->throttle_rate, memory_order_relaxed);
     if (rate == 0)
         return AIDB_OK;
@@ -120,22 +134,19 @@ Status throttle_write(Session *session, uint64_t bytes)
     if (start <= now + CREDIT_NS)
         return AIDB_OK;
     slot_count(session->slot, STAT_STALLS, 1);
+    *debt = (DbDebt){.left_ns = start - now, .rate = rate, .seen_ns = now};
+    if (session->hosted)
+        return AIDB_OK;
     Status status = AIDB_OK;
-    uint64_t left = start - now;
-    while (status == AIDB_OK && left > 0) {
-        uint64_t left_ms = left / 1000000u;
+    while (status == AIDB_OK && debt->left_ns > 0) {
+        uint64_t left_ms = debt->left_ns / 1000000u, began = debt->seen_ns;
         uint32_t seen = progress_now(shared);
         status = progress_wait(session, seen,
                                left_ms < 1              ? 1
                                : left_ms > SLEEP_MAX_MS ? SLEEP_MAX_MS
                                                         : (int)left_ms);
-        uint64_t later = port_monotonic_ns();
-        slot_count(session->slot, STAT_STALL_US, (later - now) / 1000u);
-        left -= left < later - now ? left : later - now;
-        now = later;
-        uint64_t current = atomic_load(&shared->throttle_rate);
-        left = at_rate(left, rate, current);
-        rate = current;
+        (void)db_debt_left(session->db, debt);
+        slot_count(session->slot, STAT_STALL_US, (debt->seen_ns - began) / 1000u);
     }
     return status;
 }

@@ -191,7 +191,7 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
         status_hint("Split the batch, or raise batch_max and perhaps memory.");
         return status;
     }
-    RETURN_IF_FAILED(throttle_write(session, write->ops.size));
+    RETURN_IF_FAILED(throttle_write(session, write->ops.size, &commit->debt));
     uint64_t hash = wal_payload_hash(write->ops);
     for (;;) {
         uint64_t at = 0, flushed = 0;
@@ -217,6 +217,11 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
             return status;
         if (wait == WAIT_LOG) {
             RETURN_IF_FAILED(wal_make_room(db->wal, session->slot, write->ops.size));
+        } else if (wait == WAIT_MEMTABLE && session->hosted) {
+            wake_duty(shared, SLOT_FLUSHER);
+            if (atomic_load(&session->slot->interrupt) != 0)
+                return status_set(AIDB_CANCELED, "canceled");
+            return AIDB_BUSY;
         } else if (wait == WAIT_MEMTABLE) {
             uint64_t stalled_at = port_monotonic_ns();
             slot_count(session->slot, STAT_STALLS, 1);

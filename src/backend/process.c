@@ -1,0 +1,142 @@
+/*
+ * process.c - what the sessions of a process share: the engine's session, the configuration, and the
+ * signals.
+ *
+ * Interrupts reach a session as bits in its slot, set by signal handlers here and by other processes.
+ * The engine gives up at them; what they mean is sorted out in backend_error. A process that hosts many
+ * sessions runs one at a time, so one timer serves them all.
+ */
+#include "config.h"
+#include "backend/backend_internal.h"
+
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The process, for signal handlers. */
+static BackendProcess *_Atomic signal_process;
+
+static void interrupt_running(BackendProcess *process, bool timed_out, uint32_t bits)
+{
+    Backend *running = atomic_load(&process->running);
+    if (running == NULL)
+        return;
+    if (timed_out)
+        atomic_store(&running->timed_out, true);
+    atomic_fetch_or(&running->slot->interrupt, bits);
+}
+
+static void on_signal(int signal_number, siginfo_t *info, void *context)
+{
+    (void)context;
+    BackendProcess *process = atomic_load(&signal_process);
+    if (process == NULL)
+        return;
+    if (signal_number == SIGTERM) {
+        process->ending = 1;
+        interrupt_running(process, false, SLOT_INTERRUPT_TERMINATE);
+    } else if (signal_number == SIGALRM) {
+        interrupt_running(process, true, SLOT_INTERRUPT_CANCEL);
+    } else if (signal_number == SIGNAL_CANCEL) {
+        SlotTable *slots = db_slots(process->db);
+        uint32_t index = (uint32_t)info->si_value.sival_int;
+        if (index < slots->count && atomic_load(&slots->slots[index].pid) == (int32_t)getpid())
+            atomic_fetch_or(&slots->slots[index].interrupt, SLOT_INTERRUPT_CANCEL);
+    }
+    latch_wake(process->slot);
+}
+
+static void install_signals(void)
+{
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGNAL_CANCEL, &action, NULL);
+    sigaction(SIGALRM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* In a hosting process's threads the loop watches the time. */
+void backend_time_limit_begin(Backend *backend)
+{
+    uint64_t limit = backend->config->server.statement_timeout;
+    if (limit == 0 || backend->slow)
+        return;
+    if (atomic_exchange(&backend->timed_out, false))
+        /* The time of the request before ran out just when it had been done. */
+        atomic_fetch_and(&backend->slot->interrupt, ~SLOT_INTERRUPT_CANCEL);
+    struct itimerval timer = {.it_value = {.tv_sec = (time_t)(limit / 1000),
+                                           .tv_usec = (suseconds_t)(limit % 1000 * 1000)}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+void backend_time_limit_end(Backend *backend)
+{
+    if (backend->config->server.statement_timeout == 0 || backend->slow)
+        return;
+    struct itimerval off = {0};
+    setitimer(ITIMER_REAL, &off, NULL);
+}
+
+uint64_t coarse_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* ---- configuration --------------------------------------------------------------------------- */
+
+void server_config_copy(const ServerShared *shared, Config *config, uint32_t *version)
+{
+    for (;;) {
+        uint32_t before = atomic_load_explicit(&shared->config_version, memory_order_acquire);
+        memcpy(config, &shared->config, sizeof *config);
+        atomic_thread_fence(memory_order_acquire);
+        if (before % 2 == 0 &&
+            atomic_load_explicit(&shared->config_version, memory_order_relaxed) == before) {
+            *version = before;
+            return;
+        }
+        port_cpu_relax();
+    }
+}
+
+void process_take_config(BackendProcess *process)
+{
+    if (atomic_load_explicit(&process->shared->config_version, memory_order_relaxed) ==
+        process->config_version)
+        return;
+    server_config_copy(process->shared, &process->config, &process->config_version);
+    if (process->config_changed != NULL)
+        process->config_changed(&process->config);
+}
+
+/* ---- beginning and end ----------------------------------------------------------------------- */
+
+Status process_init(BackendProcess *process, const BackendStart *start, SlotKind kind)
+{
+    process->db = start->db;
+    process->shared = start->shared;
+    process->hosting = kind == SLOT_HOST;
+    process->config_changed = start->config_changed;
+    server_config_copy(start->shared, &process->config, &process->config_version);
+    RETURN_IF_FAILED(db_session_create(start->db, start->slot, kind, &process->session));
+    process->slot = db_session_slot(process->session);
+    atomic_store(&signal_process, process);
+    install_signals();
+    return AIDB_OK;
+}
+
+void process_deinit(BackendProcess *process)
+{
+    atomic_store(&signal_process, NULL);
+    db_session_destroy(process->session);
+    buffer_deinit(&process->group_row);
+    while (process->spare_count > 0)
+        buffer_deinit(&process->spare[--process->spare_count]);
+}
