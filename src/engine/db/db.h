@@ -190,4 +190,40 @@ Status db_property(Session *session, const char *name, Buffer *text) MUST_CHECK;
 /* Checks every file of a store, offline or online; never writes. Calls report for each problem. */
 Status db_verify(const char *directory, bool online, DamageReport report, void *arg) MUST_CHECK;
 
+/* Something that a repair could not read. Lost versions of a key let older ones come back; lost deletions
+ * bring back what they deleted. */
+typedef struct DbLoss {
+    const char *path;
+    uint64_t offset;
+    uint64_t size; /* bytes; 0: not known */
+    const char *what;
+    bool manifest;      /* what was live is not known */
+    bool entries;       /* versions of keys in [from, to], both inclusive, open where not known */
+    bool range_deletes; /* range deletions between these keys */
+    bool has_from, has_to;
+    Slice from, to;
+    bool log; /* operations with LSNs in [lsn_from, lsn_to); 0: not known */
+    uint64_t lsn_from, lsn_to;
+} DbLoss;
+
+typedef struct DbRepair {
+    /* in */
+    const char *directory;     /* read, never changed; nobody has it open */
+    const char *new_directory; /* missing or empty */
+    const EngineOptions *options;
+    void (*report)(void *arg, const DbLoss *loss);
+    void *arg;
+    /* out */
+    uint64_t losses; /* reported */
+    uint64_t tables; /* read, in whole or in part */
+    uint64_t written_tables;
+    uint64_t log_records;
+    uint64_t log_unproven; /* of these, records that only their hash speaks for */
+    uint64_t log_end;      /* where the log was found to end */
+    uint64_t keys;         /* in the new store */
+} DbRepair;
+/* Makes a new store from what can be read of a damaged one. When it fails, the new directory holds no
+ * database, but perhaps files. */
+Status db_repair(DbRepair *repair) MUST_CHECK;
+
 #endif

@@ -6,6 +6,7 @@ noinst_LTLIBRARIES += %D%/libdb.la
 	%D%/property.c \
 	%D%/read.c \
 	%D%/recover.c \
+	%D%/repair.c \
 	%D%/scan.c \
 	%D%/snapshot.c \
 	%D%/throttle.c \
@@ -16,3 +17,7 @@ noinst_LTLIBRARIES += %D%/libdb.la
 check_PROGRAMS += %D%/db_test
 %C%_db_test_SOURCES = %D%/db_test.c
 %C%_db_test_LDADD = $(TEST_LIBS) $(ENGINE_LIBS) $(TEST_END_LIBS)
+
+check_PROGRAMS += %D%/repair_test
+%C%_repair_test_SOURCES = %D%/repair_test.c
+%C%_repair_test_LDADD = $(TEST_LIBS) $(ENGINE_LIBS) $(TEST_END_LIBS)

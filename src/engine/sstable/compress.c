@@ -109,3 +109,12 @@ const char *decompress_block(TableDecompressor *decompressor, uint8_t compressio
         return "block is compressed in a way that this build does not know";
     }
 }
+
+size_t compressed_size_at(const uint8_t *from, size_t available)
+{
+    static const uint8_t magic[4] = {0x28, 0xb5, 0x2f, 0xfd};
+    if (available < sizeof magic || memcmp(from, magic, sizeof magic) != 0)
+        return 0;
+    size_t size = ZSTD_findFrameCompressedSize(from, available);
+    return ZSTD_isError(size) ? 0 : size;
+}

@@ -12,6 +12,7 @@ noinst_LTLIBRARIES += %D%/libsstable.la
 	%D%/table_format.c \
 	%D%/table_iter.c \
 	%D%/table_reader.c \
+	%D%/table_salvage.c \
 	%D%/table_verify.c
 
 check_PROGRAMS += %D%/sstable_test

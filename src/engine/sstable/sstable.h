@@ -144,4 +144,39 @@ typedef void (*TableDamage)(void *arg, const char *path, uint64_t offset, const 
 Status table_verify(const char *path, const uint8_t *system_id, const TableInfo *expected,
                     TableDamage report, void *arg) MUST_CHECK;
 
+/* A part of a table that could not be read. What it held has keys in [from, to], both inclusive; a side
+ * that is not known is open. */
+typedef struct TableLoss {
+    const char *path;
+    uint64_t offset;
+    uint64_t size;
+    const char *what;
+    bool entries;       /* versions of keys were in it */
+    bool range_deletes; /* and these may have been */
+    bool has_from, has_to;
+    Slice from, to;
+} TableLoss;
+typedef void (*TableLossReport)(void *arg, const TableLoss *loss);
+
+/* Reads what is left of a table, in order: forward, once. `expected` is what the manifest says about it;
+ * NULL: what the file says. AIDB_CORRUPTION when nothing of it can be used; damage behind that is
+ * reported (`report` may be NULL) and passed over. */
+typedef struct TableSalvage TableSalvage;
+Status table_salvage_open(const char *path, const uint8_t *system_id, const TableInfo *expected,
+                          TableLossReport report, void *arg, TableSalvage **salvage) MUST_CHECK;
+void table_salvage_close(TableSalvage *salvage);
+/* The system id in a table's header; false when that cannot be read. */
+bool table_owner(const char *path, uint8_t system_id[16]);
+/* `known` false: only number and id are known, and entries come with LSNs that keep their order among
+ * themselves but stand behind all others. Keys are empty when they are not known. */
+const TableInfo *table_salvage_info(const TableSalvage *salvage, bool *known, Slice *smallest,
+                                    Slice *largest);
+/* The range tombstones that can be read; losses among them are reported. */
+Status table_salvage_ranges(TableSalvage *salvage,
+                            Status (*visit)(void *arg, const RangeTombstone *tombstone),
+                            void *arg) MUST_CHECK;
+/* The entries that can be read; *entry is NULL at the end, and valid until the next call. */
+Status table_salvage_first(TableSalvage *salvage, const Entry **entry) MUST_CHECK;
+Status table_salvage_next(TableSalvage *salvage, const Entry **entry) MUST_CHECK;
+
 #endif

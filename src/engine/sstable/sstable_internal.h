@@ -100,6 +100,8 @@ size_t compress_block(Compressor *compressor, Compression compression, const uin
 typedef struct TableDecompressor TableDecompressor;
 TableDecompressor *decompressor_create(void); /* NULL when memory is short */
 void decompressor_destroy(TableDecompressor *decompressor);
+/* Bytes of the zstd block that begins here, 0 when none does: for finding blocks without an index. */
+size_t compressed_size_at(const uint8_t *from, size_t available);
 /* NULL or what is wrong. `to` has `raw_size` bytes. */
 const char *decompress_block(TableDecompressor *decompressor, uint8_t compression,
                              const uint8_t *from, size_t size, uint8_t *to, size_t raw_size);

@@ -53,7 +53,7 @@ static Status slice_copy(Slice from, Slice *to)
     return AIDB_OK;
 }
 
-static void new_file_deinit(NewFile *file)
+void new_file_deinit(NewFile *file)
 {
     free((void *)file->smallest.data);
     free((void *)file->largest.data);

@@ -83,7 +83,8 @@ uint64_t manifest_seed(const uint8_t system_id[16], uint64_t number)
     return hash64(system_id, 16, number);
 }
 
-static uint64_t record_checksum(uint64_t seed, uint64_t offset, const uint8_t *record, size_t size)
+uint64_t manifest_record_checksum(uint64_t seed, uint64_t offset, const uint8_t *record,
+                                  size_t size)
 {
     return hash64(record + 8, size - 8, hash_mix(seed, offset));
 }
@@ -101,7 +102,7 @@ Status manifest_frame(uint64_t seed, uint64_t offset, uint64_t sequence, const V
         return status_set(AIDB_LIMIT, "a version edit of %zu bytes is too large", payload);
     put_fixed32(to->data + start + 16, (uint32_t)payload);
     put_fixed64(to->data + start,
-                record_checksum(seed, offset, to->data + start, to->size - start));
+                manifest_record_checksum(seed, offset, to->data + start, to->size - start));
     return AIDB_OK;
 }
 
@@ -339,6 +340,20 @@ static Status read_part(Scan *scan, const File *file, uint64_t offset, void *dat
     return AIDB_OK;
 }
 
+bool manifest_header_decode(const uint8_t sector[MANIFEST_SECTOR], uint64_t number,
+                            StoreIdentity *identity)
+{
+    if (memcmp(sector, HEADER_MAGIC, 8) != 0 ||
+        get_fixed64(sector + HEADER_CHECKSUM_AT) != hash64(sector, HEADER_CHECKSUM_AT, number) ||
+        get_fixed32(sector + 8) != MANIFEST_FORMAT ||
+        get_fixed32(sector + 12) != MANIFEST_HEADER_SIZE || get_fixed64(sector + 32) != number)
+        return false;
+    memcpy(identity->system_id, sector + 16, 16);
+    identity->wal_segment_size = get_fixed64(sector + 40);
+    identity->wal_ring_size = get_fixed64(sector + 48);
+    return true;
+}
+
 static Status read_header(Scan *scan, const File *file, const uint8_t *system_id)
 {
     uint8_t sector[MANIFEST_SECTOR];
@@ -426,7 +441,7 @@ static Status scan_records(Scan *scan, const File *file, uint64_t seed, RecordVi
         OUT_IF_FAILED(buffer_reserve(&record, size));
         OUT_IF_FAILED(
             read_part(scan, file, offset, record.data, size, "the file ends inside a record"));
-        if (get_fixed64(record.data) != record_checksum(seed, offset, record.data, size)) {
+        if (get_fixed64(record.data) != manifest_record_checksum(seed, offset, record.data, size)) {
             status = damaged(scan, file, offset, "the checksum of a record is wrong");
             break;
         }

@@ -220,4 +220,29 @@ Status manifest_read(const char *path, const uint8_t *system_id,
  * live tables exist with their sizes; reports problems. May run beside a server. */
 Status manifest_verify(const char *directory, DamageReport report, void *arg) MUST_CHECK;
 
+/* ---- repair ------------------------------------------------------------------------------------ */
+
+/* What can be read of all manifests in a directory, seals or not. Records that are damaged are passed over,
+ * so counters are the greatest seen, and a table may be missing from `files` or be there wrongly. */
+typedef struct ManifestRemains {
+    StoreIdentity identity; /* when `identified` */
+    bool identified;
+    NewFile *files; /* tables that were added and, as far as is known, not removed */
+    size_t file_count, file_capacity;
+    uint64_t *removed; /* ascending; tables that were, and are not in `files` */
+    size_t removed_count;
+    WalStart *starts; /* every one that a record names, by first LSN */
+    size_t start_count, start_capacity;
+    StoreCounters counters; /* `starts` are not filled in here */
+} ManifestRemains;
+/* `system_id`: for manifests whose header is damaged; NULL: not known. */
+Status manifest_salvage(const char *directory, const uint8_t *system_id,
+                        ManifestRemains *remains) MUST_CHECK;
+void manifest_remains_deinit(ManifestRemains *remains);
+/* Makes the manifest and CURRENT of a new database that holds these tables; all synced, CURRENT last. The
+ * tables are synced already. */
+Status manifest_create_filled(const char *directory, const StoreIdentity *identity,
+                              const NewFile *files, size_t count,
+                              const StoreCounters *counters) MUST_CHECK;
+
 #endif

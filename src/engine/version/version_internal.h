@@ -23,6 +23,8 @@ Status counters_apply(StoreCounters *counters, const VersionEdit *edit,
                       uint64_t durable) MUST_CHECK;
 /* Applies a decoded edit to a replay; takes the keys of added files over. */
 Status manifest_state_apply(ManifestState *state, VersionEdit *edit, uint64_t durable) MUST_CHECK;
+/* Frees the keys of a file. */
+void new_file_deinit(NewFile *file);
 /* Drops removed files from the array. */
 void manifest_state_compact(ManifestState *state);
 /* Index of the file with this number, or of where it belongs. */
@@ -38,6 +40,12 @@ uint64_t manifest_seed(const uint8_t system_id[16], uint64_t number);
 /* Appends the frame of a record that will stand at `offset`. */
 Status manifest_frame(uint64_t seed, uint64_t offset, uint64_t sequence, const VersionEdit *edit,
                       uint64_t durable, Buffer *to) MUST_CHECK;
+/* What stands in the first eight bytes of a record, whose size is that of header and payload. */
+uint64_t manifest_record_checksum(uint64_t seed, uint64_t offset, const uint8_t *record,
+                                  size_t size);
+/* Takes identity from a header sector; false when it is damaged or of another manifest. */
+bool manifest_header_decode(const uint8_t sector[MANIFEST_SECTOR], uint64_t number,
+                            StoreIdentity *identity);
 /* The sector of a seal slot, and where it belongs. */
 uint64_t manifest_seal(uint64_t seed, uint64_t sequence, uint64_t end, uint64_t record_sequence,
                        uint8_t sector[MANIFEST_SECTOR]);

@@ -4,6 +4,7 @@ noinst_LTLIBRARIES += %D%/libwal.la
 	%D%/record.c \
 	%D%/recover.c \
 	%D%/ring.c \
+	%D%/salvage.c \
 	%D%/segment.c \
 	%D%/verify.c \
 	%D%/wal.c \

@@ -37,6 +37,12 @@ void scan_set_log(Scan *scan, const WalStart *start)
     buffer_clear(&scan->window);
 }
 
+bool scan_decode(const Scan *scan, const uint8_t *bytes, uint64_t lsn, RecordHeader *header)
+{
+    return scan->unproven ? record_decode_unproven(bytes, lsn, header)
+                          : record_decode(bytes, lsn, scan->seed, header);
+}
+
 /* Opens the file that rules for an LSN's segment; false in *found when there is none. */
 static Status open_file(Scan *scan, uint64_t lsn, bool *found)
 {
@@ -82,8 +88,11 @@ static Status fill(Scan *scan, uint64_t lsn, size_t size)
         /* Room is made for one segment at a time: a length read from a file is believed, and paid
          * for with memory, only as far as there are files that could hold so much. */
         RETURN_IF_FAILED(buffer_reserve(&scan->window, step));
-        RETURN_IF_FAILED(file_read_some(&scan->file, segment_offset(scan->options, at),
-                                        scan->window.data + scan->window.size, step, &got));
+        Status status = file_read_some(&scan->file, segment_offset(scan->options, at),
+                                       scan->window.data + scan->window.size, step, &got);
+        if (status == AIDB_IO && scan->tolerant)
+            break;
+        RETURN_IF_FAILED(status);
         scan->window.size += got;
         if (got < step)
             break;
@@ -121,7 +130,7 @@ Status scan_record(Scan *scan, uint64_t lsn, uint64_t limit, FoundRecord *found,
         return AIDB_OK;
     }
     RecordHeader header;
-    if (!record_decode(bytes, lsn, scan->seed, &header))
+    if (!scan_decode(scan, bytes, lsn, &header))
         return AIDB_OK;
     uint64_t size = record_size(header.payload_size);
     if (size > limit - lsn) {
@@ -158,7 +167,7 @@ Status scan_resync(Scan *scan, uint64_t lsn, uint64_t limit, uint64_t *place, Re
         RETURN_IF_FAILED(scan_bytes(scan, lsn, WINDOW_SIZE, &bytes, &got));
         size_t at = 0;
         for (; at + WAL_RECORD_HEADER_SIZE <= got && lsn + at < limit; at += 8)
-            if (record_decode(bytes + at, lsn + at, scan->seed, header)) {
+            if (scan_decode(scan, bytes + at, lsn + at, header)) {
                 *place = lsn + at;
                 return AIDB_OK;
             }

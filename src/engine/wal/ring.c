@@ -122,6 +122,23 @@ Status ring_read_header(const Ring *ring, const WalOptions *options, RingHeader 
     return AIDB_OK;
 }
 
+bool ring_identify(const File *file, WalOptions *options)
+{
+    for (uint64_t at = 0; at < RING_HEADER_SIZE; at += SLOT_SIZE) {
+        uint8_t slot[SLOT_SIZE];
+        size_t got = 0;
+        if (file_read_some(file, at, slot, sizeof slot, &got) != AIDB_OK || got < sizeof slot ||
+            get_fixed64(slot + AT_MAGIC) != RING_MAGIC ||
+            !block_is_sealed(slot, SLOT_SIZE, AT_CHECKSUM))
+            continue;
+        memcpy(options->system_id, slot + AT_SYSTEM_ID, sizeof options->system_id);
+        options->ring_size = get_fixed64(slot + AT_RING_SIZE);
+        options->segment_size = get_fixed64(slot + AT_SEGMENT_SIZE);
+        return true;
+    }
+    return false;
+}
+
 Status ring_write_header(const Ring *ring, const WalOptions *options, const RingHeader *header)
 {
     uint8_t slot[SLOT_SIZE];
@@ -132,7 +149,7 @@ Status ring_write_header(const Ring *ring, const WalOptions *options, const Ring
     return file_sync(&ring->file);
 }
 
-Status ring_create(const WalOptions *options)
+Status ring_create(const WalOptions *options, uint64_t first_lsn)
 {
     Ring ring = RING_CLOSED;
     Status status = AIDB_OK;
@@ -143,7 +160,9 @@ Status ring_create(const WalOptions *options)
     OUT_IF_FAILED(file_open(ring.path, FILE_CREATE_NEW, &ring.file));
     OUT_IF_FAILED(file_zero_fill(&ring.file, 0, RING_HEADER_SIZE + options->ring_size));
     OUT_IF_FAILED(file_sync(&ring.file));
-    OUT_IF_FAILED(ring_write_header(&ring, options, &(RingHeader){.state = RING_READY}));
+    OUT_IF_FAILED(ring_write_header(
+        &ring, options,
+        &(RingHeader){.state = RING_READY, .first_lsn = first_lsn, .previous_end = first_lsn}));
     OUT_IF_FAILED(directory_sync(options->directory));
 out:
     ring_close(&ring);

@@ -58,6 +58,11 @@ static Status check_options(const WalOptions *options)
 
 Status wal_create(const WalOptions *options)
 {
+    return wal_create_at(options, 0);
+}
+
+Status wal_create_at(const WalOptions *options, uint64_t first_lsn)
+{
     RETURN_IF_FAILED(check_options(options));
     RETURN_IF_FAILED(directory_create(options->directory));
     Catalog catalog;
@@ -66,7 +71,7 @@ Status wal_create(const WalOptions *options)
     catalog_deinit(&catalog);
     if (count > 0)
         return status_set(AIDB_EXISTS, "directory \"%s\" holds a log already", options->directory);
-    return ring_create(options);
+    return ring_create(options, first_lsn);
 }
 
 Status wal_open(const WalOptions *options, WalShared *shared, Wal **result)

@@ -56,6 +56,9 @@ typedef struct Wal Wal;
 
 /* Makes an empty log (ring and directory) for a new database; everything synced. */
 Status wal_create(const WalOptions *options) MUST_CHECK;
+/* The same for a database whose first log begins at `first_lsn`, a multiple of the segment size, and whose
+ * tables hold everything before it. */
+Status wal_create_at(const WalOptions *options, uint64_t first_lsn) MUST_CHECK;
 /* Opens the handle: maps the ring (AIDB_CORRUPTION when it is missing or unreadable) and locks it in
  * memory (logged when refused). Nothing may be appended before wal_recover. */
 Status wal_open(const WalOptions *options, WalShared *shared, Wal **wal) MUST_CHECK;
@@ -162,5 +165,42 @@ typedef void (*DamageReport)(void *arg, const char *path, uint64_t offset, const
 Status wal_verify(const WalOptions *options, const WalStart *starts, size_t start_count,
                   uint64_t from, uint64_t horizon, bool online, DamageReport report,
                   void *arg) MUST_CHECK;
+
+/* ---- repair ----------------------------------------------------------------------------------- */
+
+/* A part of the log that could not be read, or is left out. */
+typedef struct WalLoss {
+    const char *path;
+    uint64_t offset;
+    uint64_t from; /* LSNs */
+    uint64_t to;   /* 0: not known */
+    const char *what;
+} WalLoss;
+
+/* Reads what is left of a log. */
+typedef struct WalSalvage {
+    /* in */
+    const WalOptions *options;
+    const WalStart *starts; /* as far as they are known */
+    size_t start_count;
+    bool complete; /* the manifest is whole: `starts` are all, and `from` is right */
+    bool clean;    /* and says that the log was closed: the ring holds nothing */
+    uint64_t from;
+    uint64_t horizon;
+    Status (*visit)(void *arg, const WalRecord *record);
+    void (*report)(void *arg, const WalLoss *loss);
+    void *arg;
+    /* out */
+    uint64_t end;     /* above every LSN that anything tells of */
+    uint64_t log_end; /* where the newest log was found to end */
+    uint64_t records;
+    uint64_t unproven; /* records of logs whose nonce is lost */
+} WalSalvage;
+Status wal_salvage(WalSalvage *salvage) MUST_CHECK;
+/* The highest incarnation that a header of the log names. */
+Status wal_newest_incarnation(const WalOptions *options, uint32_t *incarnation) MUST_CHECK;
+/* Which database a log's directory belongs to, as its ring says; *found false when nothing can be read.
+ * The directory of `options` is left as it is. */
+Status wal_identify(const char *directory, WalOptions *options, bool *found) MUST_CHECK;
 
 #endif

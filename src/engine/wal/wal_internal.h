@@ -45,6 +45,8 @@ uint64_t record_seed(const uint8_t system_id[16], uint32_t incarnation, uint64_t
 void record_encode(uint8_t to[WAL_RECORD_HEADER_SIZE], const RecordHeader *header, uint64_t seed);
 /* Whether these 40 bytes are the header of a record of that incarnation at that place. */
 bool record_decode(const uint8_t *from, uint64_t lsn, uint64_t seed, RecordHeader *header);
+/* The same without the checksum, for a log whose seed is lost: the payload's hash must decide. */
+bool record_decode_unproven(const uint8_t *from, uint64_t lsn, RecordHeader *header);
 /* Whether payload and padding behind a valid header are whole; if not, *what says why. `rest` has
  * record_size - header size bytes. */
 bool record_check(const RecordHeader *header, const uint8_t *rest, const char **what);
@@ -151,7 +153,10 @@ typedef struct Ring {
         .file = FILE_CLOSED, .map = NULL \
     }
 
-Status ring_create(const WalOptions *options) MUST_CHECK;
+/* `first_lsn`: where the first log begins; 0: wherever recovery lets it. */
+Status ring_create(const WalOptions *options, uint64_t first_lsn) MUST_CHECK;
+/* Takes system id and sizes from any whole header. */
+bool ring_identify(const File *file, WalOptions *options);
 Status ring_open(const WalOptions *options, bool writable, Ring *ring) MUST_CHECK;
 void ring_close(Ring *ring);
 /* The newest valid header; AIDB_CORRUPTION when there is none. *damaged (may be NULL): the offset of
@@ -185,6 +190,9 @@ typedef struct Scan {
     Catalog catalog;
     uint64_t seed;            /* of the log being read */
     uint32_t incarnation_min; /* files of older incarnations do not hold it */
+    /* For repair. */
+    bool unproven; /* the seed is not known: headers go by their LSN */
+    bool tolerant; /* bytes that the disk refuses are missing ones */
     File file;
     uint64_t file_lsn; /* of the open file */
     uint32_t file_incarnation;
@@ -195,6 +203,8 @@ typedef struct Scan {
 Status scan_init(Scan *scan, const WalOptions *options) MUST_CHECK;
 void scan_deinit(Scan *scan);
 void scan_set_log(Scan *scan, const WalStart *start);
+/* Whether these bytes are the header of a record of the log at that place. */
+bool scan_decode(const Scan *scan, const uint8_t *bytes, uint64_t lsn, RecordHeader *header);
 /* The bytes from `lsn` on, until the next call: `want` of them, or fewer when some are missing. */
 Status scan_bytes(Scan *scan, uint64_t lsn, size_t want, const uint8_t **bytes,
                   size_t *got) MUST_CHECK;
