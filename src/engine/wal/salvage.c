@@ -167,9 +167,8 @@ static Status record_in_ring(Salvage *s, uint64_t lsn, FoundRecord *found)
     const char *what;
     const uint8_t *rest = s->scratch.data + WAL_RECORD_HEADER_SIZE;
     if (record_check(&header, rest, &what))
-        *found = (FoundRecord){.header = header,
-                               .end = lsn + size,
-                               .payload = slice_make(rest, header.payload_size)};
+        *found = (FoundRecord){
+            .header = header, .end = lsn + size, .payload = slice_make(rest, header.payload_size)};
     return AIDB_OK;
 }
 
@@ -221,8 +220,9 @@ static Status judge_end(Salvage *s, uint64_t lsn, bool *end)
     }
     s->in->end = max_lsn(s->in->end, behind);
     if (*end && behind > lsn)
-        return report(s, lsn, behind,
-                      "the log ends here; records behind it, not known to be durable, are left out");
+        return report(
+            s, lsn, behind,
+            "the log ends here; records behind it, not known to be durable, are left out");
     return AIDB_OK;
 }
 
@@ -249,7 +249,8 @@ static Status read_log(Salvage *s, size_t index)
     uint64_t lsn = max_lsn(s->in->from, log->start.first_lsn);
     scan_set_log(&s->scan, &log->start);
     s->scan.unproven = !log->proven;
-    bool begun = s->in->complete; /* else the oldest segments may be gone because tables hold them */
+    bool begun =
+        s->in->complete; /* else the oldest segments may be gone because tables hold them */
     while (lsn < limit) {
         FoundRecord found;
         Flaw flaw;
@@ -320,8 +321,8 @@ Status wal_salvage(WalSalvage *in)
     in->end = max_lsn(in->end, s.horizon);
     for (size_t i = 0; i < s.scan.catalog.count; i++)
         if (s.scan.catalog.files[i].state == HEADER_VALID)
-            in->end = max_lsn(in->end,
-                              s.scan.catalog.files[i].first_lsn + in->options->segment_size);
+            in->end =
+                max_lsn(in->end, s.scan.catalog.files[i].first_lsn + in->options->segment_size);
 out:
     scan_deinit(&s.scan);
     ring_close(&s.ring);
