@@ -137,10 +137,9 @@ static Status read_records(ManifestRemains *remains, const Buffer *bytes, uint64
         }
         VersionEdit edit;
         uint64_t durable;
-        Status status =
-            version_edit_decode(slice_make(bytes->data + at + MANIFEST_RECORD_HEADER,
-                                           size - MANIFEST_RECORD_HEADER),
-                                &edit, &durable);
+        Status status = version_edit_decode(
+            slice_make(bytes->data + at + MANIFEST_RECORD_HEADER, size - MANIFEST_RECORD_HEADER),
+            &edit, &durable);
         if (status == AIDB_OK) {
             status = apply(remains, &edit, durable);
             version_edit_deinit(&edit);
@@ -297,8 +296,7 @@ Status manifest_create_filled(const char *directory, const StoreIdentity *identi
     }
     version->levels[LEVELS - 1].files = pointers;
     version->levels[LEVELS - 1].count = (uint32_t)count;
-    OUT_IF_FAILED(
-        manifest_write_new(directory, identity, 1, version, counters, &file, &place));
+    OUT_IF_FAILED(manifest_write_new(directory, identity, 1, version, counters, &file, &place));
     file_close(&file);
     OUT_IF_FAILED(manifest_set_current(directory, 1));
 out:
