@@ -163,8 +163,7 @@ static Status hold_range(void *arg, const RangeTombstone *tombstone)
                          .to_at = r->range_bytes.size + tombstone->from.size,
                          .to_size = (uint32_t)tombstone->to.size,
                          .lsn = tombstone->lsn};
-    RETURN_IF_FAILED(
-        buffer_append(&r->range_bytes, tombstone->from.data, tombstone->from.size));
+    RETURN_IF_FAILED(buffer_append(&r->range_bytes, tombstone->from.data, tombstone->from.size));
     RETURN_IF_FAILED(buffer_append(&r->range_bytes, tombstone->to.data, tombstone->to.size));
     if (tombstone->lsn > r->lsn_max)
         r->lsn_max = tombstone->lsn;
@@ -237,13 +236,12 @@ static Status examine_source(Repair *r, bool optional)
     Source *source = &r->sources[r->source_count - 1];
     TableSalvage *salvage;
     r->reading = source;
-    Status status = table_salvage_open(source->path, r->have_system_id ? r->system_id : NULL,
-                                       source->expected ? &source->info : NULL, table_lost, r,
-                                       &salvage);
+    Status status =
+        table_salvage_open(source->path, r->have_system_id ? r->system_id : NULL,
+                           source->expected ? &source->info : NULL, table_lost, r, &salvage);
     if (status == AIDB_OK) {
         Slice smallest, largest;
-        const TableInfo *info =
-            table_salvage_info(salvage, &source->known, &smallest, &largest);
+        const TableInfo *info = table_salvage_info(salvage, &source->known, &smallest, &largest);
         source->info = *info;
         if (!source->bounded && source->known && smallest.size > 0)
             status = source_bounds(source, smallest, largest);
@@ -259,8 +257,8 @@ static Status examine_source(Repair *r, bool optional)
         table_salvage_close(salvage);
         if (status == AIDB_OK && optional && !source->known)
             status = AIDB_CORRUPTION;
-    } else if (!optional && (status == AIDB_CORRUPTION || status == AIDB_NOT_FOUND ||
-                             status == AIDB_IO)) {
+    } else if (!optional &&
+               (status == AIDB_CORRUPTION || status == AIDB_NOT_FOUND || status == AIDB_IO)) {
         char what[256];
         snprintf(what, sizeof what, "%s",
                  status == AIDB_NOT_FOUND ? "the table is missing" : status_message());
@@ -372,8 +370,7 @@ static Status write_spool(Repair *r)
         return no_memory();
     r->spooled = spooled;
     qsort_r(r->entries, r->entry_count, sizeof *r->entries, compare_spooled, r->spool.data);
-    Status status =
-        table_builder_create(&options, r->new_sst, number, r->spool_lsn_min, &builder);
+    Status status = table_builder_create(&options, r->new_sst, number, r->spool_lsn_min, &builder);
     if (status != AIDB_OK)
         return status;
     for (size_t i = 0; i < r->entry_count; i++) {
@@ -436,8 +433,7 @@ static Status take_record(void *arg, const WalRecord *record)
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged))
-        RETURN_IF_FAILED(
-            spool_operation(r, &op, record->lsn + WAL_RECORD_HEADER_SIZE + op.offset));
+        RETURN_IF_FAILED(spool_operation(r, &op, record->lsn + WAL_RECORD_HEADER_SIZE + op.offset));
     return AIDB_OK;
 }
 
@@ -518,9 +514,9 @@ static Status chain_settle(Chain *chain, const Entry *entry)
         const Source *source = chain->items[chain->next++];
         Repair *r = chain->repair;
         r->reading = source;
-        Status status = table_salvage_open(source->path, NULL,
-                                           source->expected ? &source->info : NULL, table_lost, r,
-                                           &chain->open);
+        Status status =
+            table_salvage_open(source->path, NULL, source->expected ? &source->info : NULL,
+                               table_lost, r, &chain->open);
         if (status == AIDB_OK)
             status = table_salvage_first(chain->open, &entry);
         r->reading = NULL;
@@ -599,8 +595,8 @@ static Status make_chains(Repair *r, Iter ***chains, size_t *count)
             (*chains)[(*count)++] = &made->base;
         }
         Chain *chain = (Chain *)(*chains)[at];
-        RETURN_IF_FAILED(grow((void **)&chain->items, chain->count, &chain->capacity,
-                              sizeof *chain->items));
+        RETURN_IF_FAILED(
+            grow((void **)&chain->items, chain->count, &chain->capacity, sizeof *chain->items));
         chain->items[chain->count++] = source;
     }
     return AIDB_OK;
@@ -660,8 +656,8 @@ static Status merge_all(Repair *r)
             buffer_clear(&last);
             OUT_IF_FAILED(buffer_append(&last, entry->key.data, entry->key.size));
             have_last = true;
-            uint64_t cover = range_fragments_cover(r->fragments.items, r->fragments.count,
-                                                   entry->key, LSN_MAX);
+            uint64_t cover =
+                range_fragments_cover(r->fragments.items, r->fragments.count, entry->key, LSN_MAX);
             if (entry->type == OP_PUT && cover < entry->lsn)
                 OUT_IF_FAILED(write_entry(r, &builder, entry));
         }

@@ -282,8 +282,7 @@ static bool choose_file(Damage *damage, const char *folder, const char *wanted, 
     bool found = listing.count > 0;
     if (found) {
         qsort(listing.paths, listing.count, sizeof listing.paths[0], compare_paths);
-        snprintf(path, 300, "%s",
-                 listing.paths[test_random_below(&damage->random, listing.count)]);
+        snprintf(path, 300, "%s", listing.paths[test_random_below(&damage->random, listing.count)]);
     }
     for (size_t i = 0; i < listing.count; i++)
         free(listing.paths[i]);
@@ -556,9 +555,9 @@ static Status print_file(void *arg, const char *name)
     ck_assert_int_eq(stat(path, &info), 0);
     Status status = AIDB_OK;
     if (S_ISREG(info.st_mode))
-        status = buffer_append_format(&print->text, "%s %lld %lld.%ld\n", path,
-                                      (long long)info.st_size, (long long)info.st_mtim.tv_sec,
-                                      info.st_mtim.tv_nsec);
+        status =
+            buffer_append_format(&print->text, "%s %lld %lld.%ld\n", path, (long long)info.st_size,
+                                 (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
     free(path);
     return status;
 }
@@ -582,9 +581,8 @@ static void check_repaired(const World *world, const Damage *damage, const DbRep
     uint64_t findings = 0;
     ok(db_verify(repair->new_directory, false, print_finding, &findings));
     ck_assert_uint_eq(findings, 0);
-    World again = {.directory = (char *)repair->new_directory,
-                   .options = world->options,
-                   .random = 1};
+    World again = {
+        .directory = (char *)repair->new_directory, .options = world->options, .random = 1};
     world_open(&again);
     uint64_t at;
     ok(db_read_begin(again.client, DB_NOW, &at));
@@ -594,7 +592,6 @@ static void check_repaired(const World *world, const Damage *damage, const DbRep
     again.next_number = 1000000000;
     for (int i = 0; i < 20; i++)
         random_write(&again);
-    ck_assert_uint_gt(again.keys[0].count + again.keys[1].count + 1, 0);
     world_close(&again, true);
     for (uint32_t i = 0; i < KEYS; i++)
         free(again.keys[i].events);
@@ -618,7 +615,8 @@ static void damage_and_repair(const World *world, DamageKind kind, uint64_t seed
                        .report = keep_loss};
     ok(db_repair(&repair));
     ck_assert_uint_eq(repair.losses, losses.count);
-    if (verified == AIDB_OK && findings == 0)
+    /* Behind the end of the log verification looks at nothing: it may have been torn there. */
+    if (verified == AIDB_OK && findings == 0 && !damage.log)
         ck_assert_msg(losses.count == 0, "lost without damage that verify finds: %s, %s",
                       losses.items[0].path, losses.items[0].what);
     if (damage.table && damage.hurt_count > 0 && !damage.manifest &&
@@ -637,7 +635,7 @@ static void damage_and_repair(const World *world, DamageKind kind, uint64_t seed
 START_TEST(random_damage)
 {
     const char *rounds_text = getenv("AIDB_ROUNDS");
-    int rounds = rounds_text != NULL ? atoi(rounds_text) : 6;
+    int rounds = rounds_text != NULL ? atoi(rounds_text) : 8;
     uint64_t seed = test_seed("repair");
     for (int round = 0; round < rounds; round++) {
         World world;
@@ -645,7 +643,6 @@ START_TEST(random_damage)
         for (int kind = 0; kind < DAMAGE_KINDS; kind++) {
             uint64_t own = (seed + (uint64_t)round) * 1000003 + (uint64_t)kind;
             for (int again = 0; again < 2; again++) {
-                printf("round %d kind %d.%d\n", round, kind, again);
                 damage_and_repair(&world, (DamageKind)kind, own * 31 + (uint64_t)again * 17);
             }
         }
