@@ -307,7 +307,7 @@ int command_reload(Arguments *arguments)
 
 /* ---- status and logs ------------------------------------------------------------------------- */
 
-static void print_json_string(const char *text)
+void print_json_string(const char *text)
 {
     putchar('"');
     for (; *text != '\0'; text++) {

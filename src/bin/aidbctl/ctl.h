@@ -7,6 +7,7 @@
 #ifndef AIDB_BIN_AIDBCTL_CTL_H
 #define AIDB_BIN_AIDBCTL_CTL_H
 
+#include "common/slice.h"
 #include "common/status.h"
 #include "config/pidfile.h"
 #include "config/settings.h"
@@ -14,7 +15,14 @@
 #include <aidb.h>
 
 /* Exit codes; aidbctl.1 documents them. */
-enum { CTL_OK = 0, CTL_ERROR = 1, CTL_USAGE = 2, CTL_STOPPED = 3, CTL_NO_DIRECTORY = 4 };
+enum {
+    CTL_OK = 0,
+    CTL_ERROR = 1,
+    CTL_USAGE = 2,
+    CTL_STOPPED = 3,
+    CTL_NO_DIRECTORY = 4,
+    CTL_LOSSES = 5
+};
 
 typedef struct Arguments {
     int count;
@@ -62,6 +70,12 @@ char *log_path(const char *directory, const Config *config);
 /* Opens the store: through its server when one runs, else the directory itself. */
 int open_store(const char *directory, aidb **db);
 
+/* Makes an empty data directory with its parents, or takes an empty one. */
+int make_directory(const char *directory);
+/* Bytes as text with \xHH for what is not printable ASCII, or all as hex. */
+void print_bytes(Slice bytes, bool hex);
+void print_json_string(const char *text);
+
 int command_init(Arguments *arguments);
 int command_start(Arguments *arguments);
 int command_stop(Arguments *arguments);
@@ -74,6 +88,7 @@ int command_logs(Arguments *arguments);
 int command_flush(Arguments *arguments);
 int command_compact(Arguments *arguments);
 int command_verify(Arguments *arguments);
+int command_repair(Arguments *arguments);
 int command_dump_table(Arguments *arguments);
 int command_dump_wal(Arguments *arguments);
 int command_dump_manifest(Arguments *arguments);

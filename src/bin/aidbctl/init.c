@@ -24,8 +24,7 @@ static Status found_name(void *arg, const char *name)
     return AIDB_OK;
 }
 
-/* Makes the directory with its parents, or takes an empty one. */
-static int make_directory(const char *directory)
+int make_directory(const char *directory)
 {
     struct stat info;
     if (stat(directory, &info) == 0) {

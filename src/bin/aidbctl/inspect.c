@@ -17,8 +17,7 @@
 
 /* ---- printing -------------------------------------------------------------------------------- */
 
-/* Bytes as text with \xHH for what is not printable ASCII, or all as hex. */
-static void print_bytes(Slice bytes, bool hex)
+void print_bytes(Slice bytes, bool hex)
 {
     for (size_t i = 0; i < bytes.size; i++) {
         uint8_t byte = bytes.data[i];

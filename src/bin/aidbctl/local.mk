@@ -5,7 +5,8 @@ bin_PROGRAMS += %D%/aidbctl
 	%D%/init.c \
 	%D%/inspect.c \
 	%D%/live.c \
-	%D%/main.c
+	%D%/main.c \
+	%D%/repair.c
 %C%_aidbctl_LDADD = $(AIDB_LIBS)
 
 dist_man_MANS += doc/man/aidbctl.1

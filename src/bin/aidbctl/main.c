@@ -32,6 +32,8 @@ static const Command commands[] = {
     {"flush", command_flush, true, "", "write memtables to tables"},
     {"compact", command_compact, true, "[--from KEY] [--to KEY]", "compact a range, or everything"},
     {"verify", command_verify, true, "", "read every file and check every checksum and invariant"},
+    {"repair", command_repair, false, "DIR NEWDIR [--json]",
+     "make NEWDIR from what can be read of a damaged DIR, and list what was lost"},
     {"dump-table", command_dump_table, false,
      "FILE [--hex] [--from KEY] [--to KEY] [--sequences] [--info]", "show the entries of a table"},
     {"dump-wal", command_dump_wal, true, "[--hex] [--from LSN] [--to LSN] [--sequences]",
@@ -184,7 +186,8 @@ static void print_help(void)
         printf("  %-14s %s\n", commands[i].name, commands[i].help);
     printf("\nDIR is given with -D or in $AIDB_DATA. aidbctl COMMAND --help tells a command's "
            "options.\n"
-           "Exit codes: 0 done, 1 error, 2 usage; status: 3 stopped, 4 no such directory.\n");
+           "Exit codes: 0 done, 1 error, 2 usage; status: 3 stopped, 4 no such directory; "
+           "repair: 5 something was lost.\n");
 }
 
 static void print_command_help(const Command *command)
