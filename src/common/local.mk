@@ -2,6 +2,7 @@ noinst_LTLIBRARIES += %D%/libcommon.la
 %C%_libcommon_la_SOURCES = \
 	%D%/buffer.h %D%/buffer.c \
 	%D%/coding.h %D%/coding.c \
+	%D%/failpoint.h %D%/failpoint.c \
 	%D%/hash.h %D%/hash.c \
 	%D%/log.h %D%/log.c \
 	%D%/slice.h \

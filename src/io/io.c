@@ -5,6 +5,8 @@
 
 #include "io/io.h"
 
+#include "common/failpoint.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -198,9 +200,12 @@ Status file_replace(const char *path, const void *data, size_t size, mode_t mode
         goto out;
     }
     OUT_IF_FAILED(file_write_at(&file, 0, data, size));
+    FAILPOINT("replace.written");
     OUT_IF_FAILED(file_sync(&file));
+    FAILPOINT("replace.before_rename");
     OUT_IF_FAILED(file_rename(temporary, path));
     made = false;
+    FAILPOINT("replace.renamed");
     OUT_IF_FAILED(directory_sync(directory));
 out:
     file_close(&file);

@@ -202,6 +202,8 @@ void lock_init(Lock *lock, LockRank rank, const char *name);
 void lock_acquire(Lock *lock, Slot *slot);
 bool lock_try_acquire(Lock *lock, Slot *slot);
 void lock_release(Lock *lock, Slot *slot);
+/* The name of the highest lock in a slot's `lock_ranks`, "none" when there is none. */
+const char *lock_rank_name(uint32_t ranks);
 static inline bool lock_is_held_by(const Lock *lock, const Slot *slot)
 {
     return atomic_load_explicit(&lock->owner, memory_order_relaxed) == slot->index + 1;

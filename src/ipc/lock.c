@@ -8,9 +8,31 @@
 
 #include "ipc/ipc.h"
 
+#include "common/failpoint.h"
+
 #include <assert.h>
 
 #define SPIN_ROUNDS 64
+
+#ifdef AIDB_FAILPOINTS
+/* A process that dies holding a lock, or does not let it go, whatever it was about to do. */
+#define HELD(rank_, name_) \
+    [LOCK_RANK_##rank_] = {.name = "lock.held." name_, .kind = FAILPOINT_LOCK, .index = UINT32_MAX}
+static FailPoint held[LOCK_RANK_CACHE + 1] = {
+    HELD(COMPACTION, "compaction"),   HELD(FLUSH_JOB, "flush_job"),
+    HELD(MANIFEST, "manifest"),       HELD(WRITE, "write"),
+    HELD(WAL_FLUSH, "log_flush"),     HELD(WAL_SEGMENTS, "log_segments"),
+    HELD(VIEW, "read_view"),          HELD(META, "metadata_arena"),
+    HELD(MEMPOOL, "memtable_chunks"), HELD(CACHE, "cache"),
+};
+static FailPoint *const held_list[] FAILPOINT_REGISTER = {
+    &held[1], &held[2], &held[3], &held[4], &held[5],
+    &held[6], &held[7], &held[8], &held[9], &held[LOCK_RANK_CACHE],
+};
+#define FAILPOINT_HELD(lock) ((void)failpoint_hit(&held[(lock)->rank]))
+#else
+#define FAILPOINT_HELD(lock) ((void)0)
+#endif
 
 void lock_init(Lock *lock, LockRank rank, const char *name)
 {
@@ -26,6 +48,7 @@ static void note_acquired(Lock *lock, Slot *slot)
     uint32_t ranks = atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed);
     atomic_store_explicit(&slot->lock_ranks, ranks | 1u << lock->rank, memory_order_relaxed);
     atomic_store_explicit(&slot->lock_name, lock->name, memory_order_relaxed);
+    FAILPOINT_HELD(lock);
 }
 
 bool lock_try_acquire(Lock *lock, Slot *slot)
@@ -71,4 +94,18 @@ void lock_release(Lock *lock, Slot *slot)
     atomic_store_explicit(&lock->owner, 0, memory_order_relaxed);
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2)
         port_futex_wake(&lock->word, 1);
+}
+
+const char *lock_rank_name(uint32_t ranks)
+{
+    static const char *const NAMES[] = {
+        [LOCK_RANK_COMPACTION] = "compaction",   [LOCK_RANK_FLUSH_JOB] = "flush job",
+        [LOCK_RANK_MANIFEST] = "manifest",       [LOCK_RANK_WRITE] = "write",
+        [LOCK_RANK_WAL_FLUSH] = "log flush",     [LOCK_RANK_WAL_SEGMENTS] = "log segments",
+        [LOCK_RANK_VIEW] = "read view",          [LOCK_RANK_META] = "metadata arena",
+        [LOCK_RANK_MEMPOOL] = "memtable chunks", [LOCK_RANK_CACHE] = "cache"};
+    for (uint32_t rank = LOCK_RANK_CACHE; rank > 0; rank--)
+        if ((ranks >> rank & 1) != 0)
+            return NAMES[rank];
+    return "none";
 }

@@ -43,7 +43,6 @@
 #define KILL_AFTER_NS     (5ull * 1000000000ull) /* from SIGQUIT to SIGKILL */
 #define RETRY_NS          1000000000ull          /* before a duty that gave up is started again */
 #define MONITOR_NS        (10ull * 1000000000ull)
-#define STUCK_REPORT_NS   (10ull * 1000000000ull)
 #define STUCK_KILL_NS     (120ull * 1000000000ull)
 #define EVENTS_AT_ONCE    64
 #define DESCRIPTORS_SPARE 256u /* beside latches and waiting connections */
@@ -579,20 +578,6 @@ static void reload(Postmaster *postmaster)
 #define LOCKS_WITH_IO                                                                          \
     ((1u << LOCK_RANK_COMPACTION) | (1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | \
      (1u << LOCK_RANK_WAL_FLUSH) | (1u << LOCK_RANK_WAL_SEGMENTS))
-
-static const char *lock_rank_name(uint32_t ranks)
-{
-    static const char *const NAMES[] = {
-        [LOCK_RANK_COMPACTION] = "compaction",   [LOCK_RANK_FLUSH_JOB] = "flush job",
-        [LOCK_RANK_MANIFEST] = "manifest",       [LOCK_RANK_WRITE] = "write",
-        [LOCK_RANK_WAL_FLUSH] = "log flush",     [LOCK_RANK_WAL_SEGMENTS] = "log segments",
-        [LOCK_RANK_VIEW] = "read view",          [LOCK_RANK_META] = "metadata arena",
-        [LOCK_RANK_MEMPOOL] = "memtable chunks", [LOCK_RANK_CACHE] = "cache"};
-    for (uint32_t rank = LOCK_RANK_CACHE; rank > 0; rank--)
-        if ((ranks >> rank & 1) != 0)
-            return NAMES[rank];
-    return "none";
-}
 
 /* Everything that changes in a slot whose owner gets on. */
 static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoch)

@@ -59,6 +59,50 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
+aidb_status push_begin(aidb *db)
+{
+    aidb_status status = aidb_put(db, "~", 1, "", 0);
+    if (status == AIDB_OK)
+        status = aidb_control(db, "flush", NULL);
+    return status == AIDB_OK ? aidb_control(db, "compact", NULL) : status;
+}
+
+void push_main(Oracle *oracle, aidb *db)
+{
+    static const char large[3u << 20];
+    aidb_status status = AIDB_OK;
+    for (uint32_t round = 0; status == AIDB_OK && atomic_load(&oracle->stop) == 0; round++) {
+        aidb_snapshot *snapshot = NULL;
+        aidb_iter *iter = NULL;
+        const aidb_entry *entry = NULL;
+        status = aidb_snapshot_create(db, &snapshot);
+        if (status == AIDB_OK)
+            status = aidb_iter_create(db, snapshot, NULL, &iter);
+        for (int i = 0; i < 100 && status == AIDB_OK && (i == 0 || entry != NULL); i++)
+            status = aidb_iter_next(iter, &entry);
+        /* Much log at once, so that segments are left over. */
+        for (int i = 0; i < 2 && status == AIDB_OK && round % 8 == 1; i++)
+            status = aidb_put(db, "~", 1, large, sizeof large);
+        if (status == AIDB_OK)
+            status = aidb_control(db, "flush", NULL);
+        if (status == AIDB_OK && round % 4 == 3)
+            status = aidb_control(db, "compact", NULL);
+        if (status == AIDB_NO_SPACE || status == AIDB_BUSY)
+            status = AIDB_OK;
+        aidb_iter_destroy(iter);
+        aidb_snapshot_destroy(snapshot);
+        if (status == AIDB_OK)
+            torture_sleep_ms(5);
+    }
+}
+
+static void *run_pusher(void *arg)
+{
+    Thread *thread = arg;
+    push_main(thread->oracle, thread->db);
+    return NULL;
+}
+
 /* worker DIRECTORY NOTES [CONTROL]: exit 0 when opening, all threads and closing went well, 3 when the
  * directory could not be opened, 4 when closing failed, 5 when a store that does not know the outcome of a
  * write took another one; each with the message on standard error. */
@@ -75,6 +119,9 @@ int worker_main(int argc, char **argv)
         fprintf(stderr, "open: %s\n", aidb_error_message());
         return 3;
     }
+    bool push = getenv("AIDB_TORTURE_PUSH") != NULL;
+    if (push)
+        (void)push_begin(db);
     Thread threads[ORACLE_CLIENTS_MAX];
     for (uint32_t c = 0; c < oracle->clients; c++) {
         threads[c] = (Thread){.oracle = oracle,
@@ -84,8 +131,15 @@ int worker_main(int argc, char **argv)
         if (pthread_create(&threads[c].thread, NULL, run_thread, &threads[c]) != 0)
             return 2;
     }
+    Thread pusher = {.oracle = oracle, .db = db};
+    if (push && pthread_create(&pusher.thread, NULL, run_pusher, &pusher) != 0)
+        return 2;
     for (uint32_t c = 0; c < oracle->clients; c++)
         pthread_join(threads[c].thread, NULL);
+    if (push) {
+        atomic_store(&oracle->stop, 1);
+        pthread_join(pusher.thread, NULL);
+    }
     for (uint32_t c = 0; c < oracle->clients; c++) {
         if (oracle->client[c].ended == AIDB_UNKNOWN && aidb_put(db, "c", 1, "", 0) != AIDB_FAILED) {
             fprintf(stderr, "a write after AIDB_UNKNOWN: %s\n", aidb_error_message());

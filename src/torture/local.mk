@@ -5,6 +5,7 @@ noinst_PROGRAMS += %D%/aidbtorture
 %C%_aidbtorture_SOURCES = \
 	%D%/disk.h \
 	%D%/embedded.c \
+	%D%/failpoint.c \
 	%D%/fault.c \
 	%D%/kill.c \
 	%D%/main.c \

@@ -43,6 +43,9 @@ static const struct {
     {"server-power", power_campaign, 60, "power loss at a random I/O call of a server"},
     {"server-power-every", power_campaign, 1, "power loss at every I/O call of a server"},
     {"fault", fault_campaign, 400, "EIO, ENOSPC, short writes, EINTR at the Nth call"},
+    {"failpoint", failpoint_campaign, 1, "kill -9 of a server's processes at every named step"},
+    {"failpoint-embedded", failpoint_campaign, 1, "the same in a program with an open directory"},
+    {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
     {"server-fault", server_fault_campaign, 6, "failed syncs and a full disk under a server"},
 };
 
@@ -209,7 +212,7 @@ static int usage(FILE *out, int code)
     fprintf(out, "usage: aidbtorture CAMPAIGN [--seed N] [--iterations N] [--minutes N]\n"
                  "       [--clients N] [--bin DIR] [--dir DIR] [--keep] [--verbose]\n\n");
     for (size_t i = 0; i < sizeof campaigns / sizeof campaigns[0]; i++)
-        fprintf(out, "  %-16s %s (%u)\n", campaigns[i].name, campaigns[i].text,
+        fprintf(out, "  %-18s %s (%u)\n", campaigns[i].name, campaigns[i].text,
                 campaigns[i].iterations);
     return code;
 }

@@ -363,6 +363,8 @@ static aidb_status find_all(const Oracle *oracle, aidb *db, Found *found, Oracle
         char text[24] = "", again[24];
         if (entry->key_size < sizeof text)
             memcpy(text, entry->key, entry->key_size);
+        if (text[0] == '~') /* a campaign's own */
+            continue;
         if (sscanf(text, "c%2u/k%4u", &client, &key) != 2 || client >= oracle->clients ||
             key >= ORACLE_KEYS || key_make(client, key, again) != entry->key_size ||
             strcmp(text, again) != 0) {

@@ -37,6 +37,7 @@ bool embedded_campaign(Torture *torture); /* kill-embedded */
 bool power_campaign(Torture *torture);    /* power, power-every, server-power, ... */
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
+bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
 /* The workload of an embedded program, run in a process of its own: `self --worker ...`. */
 int worker_main(int argc, char **argv);
 
@@ -44,6 +45,10 @@ int worker_main(int argc, char **argv);
  * one. The process's messages go to worker.log. */
 pid_t worker_start(Torture *torture, const char *directory, const char *control,
                    const char *journal);
+/* Flushes, compacts and scans at snapshots until the clients are told to stop or a call fails. */
+void push_main(Oracle *oracle, aidb *db);
+/* Writes one key, flushes and compacts: in a new database that moves a table. */
+aidb_status push_begin(aidb *db);
 /* Opens a directory and has the oracle check it, in a child that may crash or hang. */
 bool check_directory(Torture *torture, const char *directory, aidb_durability level, uint32_t at,
                      OracleResult *result);

@@ -92,5 +92,6 @@ int command_repair(Arguments *arguments);
 int command_dump_table(Arguments *arguments);
 int command_dump_wal(Arguments *arguments);
 int command_dump_manifest(Arguments *arguments);
+int command_failpoint(Arguments *arguments); /* builds with --enable-failpoints */
 
 #endif

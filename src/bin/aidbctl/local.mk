@@ -2,6 +2,7 @@ bin_PROGRAMS += %D%/aidbctl
 %C%_aidbctl_SOURCES = \
 	%D%/ctl.h \
 	%D%/control.c \
+	%D%/failpoint.c \
 	%D%/init.c \
 	%D%/inspect.c \
 	%D%/live.c \

@@ -40,6 +40,9 @@ static const Command commands[] = {
      "show the operations in the log"},
     {"dump-manifest", command_dump_manifest, false, "[FILE] [--hex]",
      "show the edits of a manifest"},
+#ifdef AIDB_FAILPOINTS
+    {"failpoint", command_failpoint, true, "[NAME=ACTION]...", "show or set fail points (tests)"},
+#endif
 };
 #define COMMAND_COUNT (sizeof commands / sizeof commands[0])
 

@@ -25,6 +25,7 @@
 
 #include "engine/compaction/compaction_internal.h"
 
+#include "common/failpoint.h"
 #include "port/port.h"
 
 #include <stdio.h>
@@ -570,6 +571,7 @@ static Status job_run(Job *job, Iter **sources, size_t source_count, RangeFragme
     iter_destroy(iter);
     if (status == AIDB_OK && job->output_count > 0)
         status = directory_sync(job->context->directory);
+    FAILPOINT("table.named");
     if (status == AIDB_OK)
         status = add_outputs(job, edit);
     if (status != AIDB_OK)

@@ -11,6 +11,7 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <limits.h>
@@ -121,6 +122,7 @@ static Status remove_dead_tables(Session *session)
             if (file_discard(path) != AIDB_OK)
                 server_log(LOG_LEVEL_WARNING, "%s", status_message());
             free(path);
+            FAILPOINT("compaction.file_removed");
             file_cache_forget(session->files, numbers[i]);
             cache_forget(session->shared->cache, session->slot, numbers[i]);
         }
@@ -194,18 +196,23 @@ static Status flush_locked(Session *session, bool *did)
     Status status;
     job_context(session, &table, &context);
     context.rate = 0;
+    FAILPOINT("flush.begun");
     OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
     OUT_IF_FAILED(flush_run(&context, oldest_first, count, snapshots, snapshot_count, &edit));
+    FAILPOINT("flush.tables_written");
     /* A table must never know more than the log that it came from. */
     status = wal_sync(db->wal, session->slot, sealed_at);
+    FAILPOINT("flush.log_synced");
     if (status == AIDB_OK)
         status = view_install(session, &edit, count);
+    FAILPOINT("flush.installed");
     if (status != AIDB_OK) {
         if (!db_failed(db)) /* a failed manifest may or may not name them: recovery decides */
             discard_outputs(session, &edit);
         goto out;
     }
     wal_release(db->wal, session->slot, sealed_at);
+    FAILPOINT("flush.log_released");
     note_flush_rate(shared, input_bytes, port_monotonic_ns() - started);
     uint64_t bytes = edit_bytes(&edit);
     slot_count(session->slot, STAT_FLUSHES, 1);
@@ -274,13 +281,17 @@ static Status run_pick(Session *session, const Pick *pick)
     JobContext context;
     Status status;
     job_context(session, &table, &context);
+    FAILPOINT("compaction.picked");
     if (pick->trivial_move) {
         OUT_IF_FAILED(pick_move(pick, &edit));
+        FAILPOINT("compaction.moved");
     } else {
         OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
         OUT_IF_FAILED(merge_run(&context, pick, snapshots, snapshot_count, &edit));
+        FAILPOINT("compaction.tables_written");
     }
     status = view_install(session, &edit, 0);
+    FAILPOINT("compaction.installed");
     if (status != AIDB_OK) {
         if (!pick->trivial_move && !db_failed(session->db))
             discard_outputs(session, &edit);

@@ -8,6 +8,7 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <stdlib.h>
@@ -217,6 +218,7 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
         goto out;
     }
     size_t size;
+    FAILPOINT_ATTACH(directory);
     OUT_IF_FAILED(db_region_size(options, slots, &size));
     OUT_IF_FAILED(manifest_identity(directory, &db->identity));
     db->wal_options = (WalOptions){.directory = db->wal_directory,

@@ -11,6 +11,7 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <assert.h>
@@ -67,6 +68,7 @@ static Status replay_record(Session *session, const WalRecord *record)
         bool did;
         RETURN_IF_FAILED(view_switch_memtable(session));
         RETURN_IF_FAILED(flush_immutables(session, &did));
+        FAILPOINT("recover.flushed");
     }
     RETURN_IF_FAILED(memtable_secure(shared->active, session->slot, op_count, range_count,
                                      record->payload.size));
@@ -82,6 +84,7 @@ static Status replay_record(Session *session, const WalRecord *record)
                          payload_lsn + op.offset);
     }
     atomic_store(&shared->visible, record->end);
+    FAILPOINT("recover.record_replayed");
     shared->recovered_records++;
     return AIDB_OK;
 }
@@ -110,6 +113,7 @@ Status db_recover(Db *db, Session *session)
     VersionSet *set = &shared->versions;
     uint64_t started = port_monotonic_ns();
     RETURN_IF_FAILED(versions_recover(db->versions, session->slot));
+    RETURN_IF_FAILED(FAILPOINT_STATUS("recover.manifest_read"));
 
     WalRecovery recovery = {.starts = set->starts,
                             .start_count = set->start_count,
@@ -122,20 +126,24 @@ Status db_recover(Db *db, Session *session)
     VersionEdit take = {
         .new_incarnation = true, .incarnation = recovery.incarnation, .nonce = recovery.nonce};
     RETURN_IF_FAILED(apply(session, &take, &version));
+    FAILPOINT("recover.incarnation_taken");
     RETURN_IF_FAILED(wal_recover(db->wal, session->slot, &recovery));
     VersionEdit begin = {.new_start = true, .start = recovery.next};
     if (recovery.from >= recovery.end) /* nothing to replay: no older log is needed any more */
         begin.flushed_lsn = recovery.next.first_lsn;
     RETURN_IF_FAILED(apply(session, &begin, &version));
+    FAILPOINT("recover.start_taken");
 
     RETURN_IF_FAILED(first_view(session, version));
     atomic_store(&shared->visible, atomic_load(&set->flushed_lsn));
     RETURN_IF_FAILED(replay(session, recovery.end));
+    FAILPOINT("recover.replayed");
     atomic_store(&shared->visible, recovery.next.first_lsn);
     /* Each start adds a log that the next one must read; many crashes in a row must not pile them up. */
     if (set->start_count >= STARTS_FLUSH)
         RETURN_IF_FAILED(db_flush(session));
     wal_release(db->wal, session->slot, atomic_load(&set->flushed_lsn));
+    FAILPOINT("recover.released");
     throttle_update(session);
     shared->recovery_us = (port_monotonic_ns() - started) / 1000u;
     atomic_store(&shared->recovered, 1);
@@ -213,10 +221,12 @@ Status db_stop(Db *db, Session *session, bool flush)
     RETURN_IF_FAILED(db_check(db));
     if (flush)
         RETURN_IF_FAILED(db_flush(session));
+    FAILPOINT("stop.flushed");
     RETURN_IF_FAILED(wal_stop(db->wal, session->slot));
     Version *version;
     VersionEdit edit = {.clean_stop = true};
     RETURN_IF_FAILED(apply(session, &edit, &version));
     check_balance(session, version);
+    FAILPOINT("stop.done");
     return AIDB_OK;
 }

@@ -9,6 +9,8 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
+
 #include <sched.h>
 #include <stdlib.h>
 
@@ -22,7 +24,9 @@ Status db_snapshot_acquire(Session *session, uint64_t *lsn)
         atomic_store(place, SNAPSHOT_CLAIM);
         atomic_thread_fence(memory_order_seq_cst);
         *lsn = db_visible_lsn(session->db);
+        FAILPOINT("snapshot.claimed");
         atomic_store(place, *lsn);
+        FAILPOINT("snapshot.registered");
         return AIDB_OK;
     }
     Status status =

@@ -11,6 +11,8 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
+
 #include <string.h>
 
 static ReadView *view_alloc(Session *session)
@@ -83,7 +85,9 @@ Status view_switch_memtable(Session *session)
         arena_free(shared->arena, session->slot, next);
         return status;
     }
+    FAILPOINT("memtable.before_switch");
     view_replace_with(session, next, change_switch, &swap);
+    FAILPOINT("memtable.switched");
     shared->active = swap.fresh;
     wake_duty(shared, SLOT_FLUSHER);
     return AIDB_OK;
@@ -117,8 +121,10 @@ Status view_install(Session *session, const VersionEdit *edit, uint32_t flushed_
     Status status = version_apply(db->versions, session->slot, edit, wal_durable(db->wal),
                                   &install.version, &previous);
     if (status == AIDB_OK) {
+        FAILPOINT("install.logged");
         view_replace_with(session, next, change_install, &install);
         view_count_bytes(shared, install.version);
+        FAILPOINT("install.view_replaced");
         if (previous != NULL)
             version_release(db->versions, session->slot, previous);
     }

@@ -17,6 +17,8 @@
 
 #include "engine/db/db_internal.h"
 
+#include "common/failpoint.h"
+
 #define ROOM_WAIT_MS 100
 
 bool view_changed_since(const ReadView *view, Slice key, uint64_t since)
@@ -174,7 +176,9 @@ static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uin
     }
     insert(session, write, payload_lsn, &commit->lsn);
     commit->end = wal_copied(db->wal);
+    FAILPOINT("write.inserted");
     atomic_store_explicit(&shared->visible, commit->end, memory_order_release);
+    FAILPOINT("write.visible");
     return AIDB_OK;
 }
 
@@ -245,5 +249,7 @@ Status db_wait(Session *session, uint64_t end, aidb_durability durability)
     /* Everything visible is copied: os durability holds as soon as db_write returns. */
     if (durability != AIDB_FSYNC || wal_durable(session->db->wal) >= end)
         return AIDB_OK;
-    return wal_sync(session->db->wal, session->slot, end);
+    Status status = wal_sync(session->db->wal, session->slot, end);
+    FAILPOINT("write.durable");
+    return status;
 }

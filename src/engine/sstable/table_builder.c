@@ -15,6 +15,7 @@
 
 #include "engine/sstable/sstable_internal.h"
 
+#include "common/failpoint.h"
 #include "common/hash.h"
 #include "common/log.h"
 
@@ -90,6 +91,7 @@ Status table_builder_create(const TableOptions *options, const char *directory, 
     table_header_encode(builder->out.data, options->system_id, number, builder->info.id);
     builder->out.size = TABLE_HEADER_SIZE;
     OUT_IF_FAILED(file_open(path, FILE_CREATE_NEW, &builder->file));
+    FAILPOINT("table.created");
     *out = builder;
     builder = NULL;
 out:
@@ -520,7 +522,10 @@ static Status finish(TableBuilder *builder)
                         properties.offset, properties.size);
     RETURN_IF_FAILED(append(builder, footer, sizeof footer));
     RETURN_IF_FAILED(write_out(builder));
-    return file_sync(&builder->file);
+    RETURN_IF_FAILED(FAILPOINT_STATUS("table.written"));
+    RETURN_IF_FAILED(file_sync(&builder->file));
+    FAILPOINT("table.synced");
+    return AIDB_OK;
 }
 
 Status table_builder_finish(TableBuilder *builder, TableInfo *info)

@@ -19,6 +19,7 @@
 #include "engine/version/version_internal.h"
 
 #include "common/coding.h"
+#include "common/failpoint.h"
 #include "common/hash.h"
 #include "common/log.h"
 
@@ -239,9 +240,13 @@ Status manifest_write_new(const char *directory, const StoreIdentity *identity, 
     OUT_IF_FAILED(path_of(directory, name, &path));
     OUT_IF_FAILED(file_open(path, FILE_CREATE_NEW, file));
     made = true;
+    FAILPOINT("manifest.created");
     OUT_IF_FAILED(file_write_at(file, 0, writer.bytes.data, writer.bytes.size));
+    OUT_IF_FAILED(FAILPOINT_STATUS("manifest.written"));
     OUT_IF_FAILED(file_sync(file));
+    FAILPOINT("manifest.synced");
     OUT_IF_FAILED(directory_sync(directory));
+    FAILPOINT("manifest.named");
 out:
     if (status != AIDB_OK) {
         file_close(file);

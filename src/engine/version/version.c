@@ -19,6 +19,7 @@
 
 #include "engine/version/version_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <stdlib.h>
@@ -399,17 +400,23 @@ static Status log_record(Versions *versions)
         return status;
     }
     if (status == AIDB_OK)
+        status = FAILPOINT_STATUS("manifest.record_written");
+    if (status == AIDB_OK)
         status = file_sync(&versions->file);
     if (status != AIDB_OK)
         return fail_for_good(set, status);
+    FAILPOINT("manifest.record_synced");
     uint64_t end = set->manifest_end + frame->size;
     uint64_t at = manifest_seal(manifest_seed(versions->identity.system_id, set->manifest_number),
                                 set->seal_sequence + 1, end, set->record_sequence + 1, sector);
     status = file_write_at(&versions->file, at, sector, sizeof sector);
     if (status == AIDB_OK)
+        status = FAILPOINT_STATUS("manifest.seal_written");
+    if (status == AIDB_OK)
         status = file_sync(&versions->file);
     if (status != AIDB_OK)
         return fail_for_good(set, status);
+    FAILPOINT("manifest.seal_synced");
     set->seal_sequence++;
     set->record_sequence++;
     set->manifest_end = end;
@@ -449,7 +456,9 @@ static Status rotate(Versions *versions, uint64_t number, const Version *version
         file_close(&file);
         return fail_for_good(set, status);
     }
+    FAILPOINT("manifest.current_set");
     remove_manifest(versions, set->manifest_number);
+    FAILPOINT("manifest.old_removed");
     file_close(&versions->file);
     versions->file = file;
     versions->file_number = number;
@@ -477,7 +486,9 @@ Status version_apply(Versions *versions, Slot *slot, const VersionEdit *edit, ui
     *previous = NULL;
     if (atomic_load_explicit(&set->failed, memory_order_acquire) != 0)
         return status_set(AIDB_FAILED, "an earlier write of the manifest failed");
-    if (set->manifest_end > (rotate_at > ROTATE_MIN ? rotate_at : ROTATE_MIN))
+    if (rotate_at < ROTATE_MIN)
+        rotate_at = ROTATE_MIN;
+    if (set->manifest_end > FAILPOINT_CONSTANT("manifest.rotate_at", rotate_at))
         rotate_to = version_next_number(set);
     counters_load(set, &counters);
     logged.next_number = counters.next_number;
@@ -594,6 +605,7 @@ static Status cut_tail(Versions *versions, const ManifestState *state)
     if (state->file_size == state->sealed_end)
         return AIDB_OK;
     RETURN_IF_FAILED(file_truncate(&versions->file, state->sealed_end));
+    FAILPOINT("recover.manifest_cut");
     return file_sync(&versions->file);
 }
 
@@ -611,6 +623,7 @@ static Status sweep_remove(Sweep *sweep, char *path)
     sweep->removed++;
     Status status = file_unlink(path);
     free(path);
+    FAILPOINT("recover.orphan_removed");
     return status;
 }
 

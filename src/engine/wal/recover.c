@@ -29,6 +29,7 @@
 #include "engine/wal/wal_internal.h"
 
 #include "common/coding.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <stdlib.h>
@@ -328,6 +329,7 @@ static Status copy_bytes(Wal *wal, const LogEnd *log, Scan *scan, uint64_t first
             memset(buffer + kept, 0, step - kept);
         }
         RETURN_IF_FAILED(file_write_at(file, WAL_SEGMENT_HEADER_SIZE + done, buffer, step));
+        FAILPOINT("recover.copy_written");
         done += step;
     }
     return file_sync(file);
@@ -349,10 +351,12 @@ static Status copy_segment(Wal *wal, const LogEnd *log, Scan *scan, const Segmen
             file_unlink(path)); /* one without a valid header, or it would have been refused */
         OUT_IF_FAILED(file_open(path, FILE_CREATE_NEW, &file));
         OUT_IF_FAILED(copy_bytes(wal, log, scan, header->first_lsn, buffer, &file));
+        FAILPOINT("recover.copy_synced");
     } else {
         OUT_IF_FAILED(file_open(path, FILE_WRITE, &file));
         segment_header_encode(buffer, &wal->options, header);
         OUT_IF_FAILED(file_write_at(&file, 0, buffer, WAL_SEGMENT_HEADER_SIZE));
+        FAILPOINT("recover.copy_header_written");
         OUT_IF_FAILED(file_sync(&file));
     }
 out:
@@ -382,6 +386,7 @@ static Status copy_end(Wal *wal, const LogEnd *log, Scan *scan, const WalStart *
         }
         RETURN_IF_FAILED(directory_sync(wal->options.directory));
     }
+    FAILPOINT("recover.copied");
     return AIDB_OK;
 }
 
@@ -439,6 +444,7 @@ static Status remove_unneeded(Wal *wal, const WalRecovery *recovery, bool *remai
         if (path != NULL && file_unlink(path) != AIDB_OK)
             server_log(LOG_LEVEL_WARNING, "%s", status_message());
         free(path);
+        FAILPOINT("recover.file_removed");
     }
     catalog_deinit(&catalog);
     return AIDB_OK;
@@ -457,6 +463,7 @@ static Status begin_log(Wal *wal, const LogEnd *log, WalRecovery *recovery)
         .previous_end = recovery->end,
     };
     RETURN_IF_FAILED(ring_write_header(&wal->ring, &wal->options, &header));
+    FAILPOINT("recover.ring_begun");
     return segment_create(&wal->options, &(SegmentHeader){
                                              .incarnation = recovery->incarnation,
                                              .first_lsn = recovery->next.first_lsn,
@@ -504,6 +511,7 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
                                recovery->start_count, horizon, recovery->incarnation));
     OUT_IF_FAILED(log_end_find(&log, &scan, &wal->ring, recovery->starts, recovery->start_count,
                                recovery->from));
+    FAILPOINT("recover.end_found");
     slot_enter(slot, SECTION_FLUSH);
     if (recovery->start_count > 0)
         OUT_IF_FAILED(copy_end(wal, &log, &scan, &recovery->starts[recovery->start_count - 1],
@@ -519,6 +527,7 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
         .previous_end = log.end,
     };
     OUT_IF_FAILED(begin_log(wal, &log, recovery));
+    FAILPOINT("recover.log_begun");
     OUT_IF_FAILED(remove_unneeded(wal, recovery, &older_files));
     set_state(wal, &log, recovery, older_files);
 out:

@@ -14,6 +14,7 @@
 #include "engine/wal/wal_internal.h"
 
 #include "common/coding.h"
+#include "common/failpoint.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -146,6 +147,7 @@ Status ring_write_header(const Ring *ring, const WalOptions *options, const Ring
     next.sequence++;
     encode(slot, options, &next);
     RETURN_IF_FAILED(file_write_at(&ring->file, next.sequence % 2 * SLOT_SIZE, slot, sizeof slot));
+    RETURN_IF_FAILED(FAILPOINT_STATUS("stop.ring_written"));
     return file_sync(&ring->file);
 }
 

@@ -16,6 +16,7 @@
 #include "engine/wal/wal_internal.h"
 
 #include "common/coding.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <stdio.h>
@@ -227,7 +228,9 @@ static Status write_header(const WalOptions *options, const File *file, const Se
     uint8_t block[WAL_SEGMENT_HEADER_SIZE];
     segment_header_encode(block, options, header);
     RETURN_IF_FAILED(file_write_at(file, 0, block, sizeof block));
+    RETURN_IF_FAILED(FAILPOINT_STATUS("segment.header_written"));
     RETURN_IF_FAILED(file_sync(file));
+    FAILPOINT("segment.header_synced");
     return directory_sync(options->directory);
 }
 
@@ -247,7 +250,9 @@ Status segment_create(const WalOptions *options, const SegmentHeader *header)
     Status status = AIDB_OK;
     OUT_IF_FAILED(file_unlink(path)); /* left by a preparation that failed */
     OUT_IF_FAILED(file_open(path, FILE_CREATE_NEW, &file));
+    FAILPOINT("segment.created");
     OUT_IF_FAILED(file_zero_fill(&file, 0, WAL_SEGMENT_HEADER_SIZE + options->segment_size));
+    OUT_IF_FAILED(FAILPOINT_STATUS("segment.filled"));
     OUT_IF_FAILED(file_sync(&file));
     OUT_IF_FAILED(write_header(options, &file, header));
 out:
@@ -279,6 +284,7 @@ static Status recycle(const WalOptions *options, uint64_t oldest, const SegmentH
     OUT_IF_FAILED(file_open(from, FILE_WRITE, &file));
     OUT_IF_FAILED(file_rename(from, to));
     *renamed = true;
+    OUT_IF_FAILED(FAILPOINT_STATUS("segment.recycle_renamed"));
     OUT_IF_FAILED(write_header(options, &file, header));
 out:
     if (status != AIDB_OK && *renamed) {
@@ -329,6 +335,7 @@ static Status prepare_one(Wal *wal)
         if (status == AIDB_OK)
             atomic_fetch_add(&shared->created, 1);
     }
+    FAILPOINT("segment.before_prepared");
     if (status == AIDB_OK)
         atomic_store_explicit(&shared->prepared_end, first + wal->options.segment_size,
                               memory_order_release);
@@ -371,6 +378,7 @@ static Status remove_older(Wal *wal, uint64_t released)
         free(path);
         if (status != AIDB_OK)
             break;
+        FAILPOINT("segment.older_removed");
     }
     if (status == AIDB_OK && !remain)
         atomic_store(&wal->shared->older_files, 0);
@@ -400,6 +408,7 @@ static Status remove_surplus(Wal *wal)
         Status status = file_unlink(path);
         free(path);
         RETURN_IF_FAILED(status);
+        FAILPOINT("segment.removed");
         atomic_store(&shared->oldest, oldest + size);
     }
     return AIDB_OK;
@@ -461,6 +470,7 @@ static Status open_segment(Wal *wal, uint64_t lsn)
         wal->segment_incarnation == incarnation)
         return AIDB_OK;
     RETURN_IF_FAILED(segment_sync(wal));
+    FAILPOINT("segment.rotated");
     file_close(&wal->segment);
     char *path = segment_path(&wal->options, first, incarnation);
     if (path == NULL)

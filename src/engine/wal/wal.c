@@ -19,6 +19,7 @@
 
 #include "engine/wal/wal_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 
 #include <assert.h>
@@ -242,13 +243,17 @@ uint64_t wal_append(Wal *wal, Slice payload, uint64_t payload_hash)
     uint64_t end = lsn + record_size(payload.size);
     uint8_t header[WAL_RECORD_HEADER_SIZE];
     assert(wal_has_room(wal, payload.size) && goes_through_ring(wal, payload.size));
+    FAILPOINT("wal.reserved");
     encode_next(wal, payload, payload_hash, header);
     ring_put(&wal->ring, lsn, header, sizeof header);
+    FAILPOINT("wal.header_copied");
     if (payload.size > 0)
         ring_put(&wal->ring, payload_lsn, payload.data, payload.size);
     ring_put(&wal->ring, payload_lsn + payload.size, zeros,
              (size_t)(end - payload_lsn - payload.size));
+    FAILPOINT("wal.payload_copied");
     atomic_store_explicit(&shared->copied, end, memory_order_release);
+    FAILPOINT("wal.published");
     return payload_lsn;
 }
 
@@ -275,18 +280,22 @@ static Status flush(Wal *wal, Slot *slot)
     assert(end - begin <= wal->options.ring_size);
     assert(end <= atomic_load(&shared->prepared_end));
     SlotSection section = slot_enter(slot, SECTION_FLUSH);
-    Status status = AIDB_OK;
+    Status status = FAILPOINT_STATUS("wal.before_write");
     for (uint64_t lsn = begin; lsn < end && status == AIDB_OK;) {
         Slice run = ring_run(&wal->ring, lsn, end - lsn);
         status = segment_write(wal, lsn, run.data, run.size);
         lsn += run.size;
     }
     if (status == AIDB_OK)
+        status = FAILPOINT_STATUS("wal.written");
+    if (status == AIDB_OK)
         status = segment_sync(wal);
+    FAILPOINT("wal.synced");
     if (status != AIDB_OK) {
         status = fail(wal);
     } else {
         atomic_store_explicit(&shared->durable, end, memory_order_release);
+        FAILPOINT("wal.durable_published");
         atomic_fetch_add_explicit(&shared->syncs, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&shared->synced_bytes, end - begin, memory_order_relaxed);
         slot_count(slot, STAT_WAL_SYNCS, 1);
@@ -300,6 +309,7 @@ static Status flush(Wal *wal, Slot *slot)
 static void end_lead(WalShared *shared, Slot *slot)
 {
     lock_release(&shared->flush_lock, slot);
+    FAILPOINT("wal.before_wake");
     atomic_fetch_add(&shared->flushes, 1);
     if (atomic_load(&shared->waiters) > 0)
         port_futex_wake(&shared->flushes, INT_MAX);
@@ -338,12 +348,15 @@ static Status write_large(Wal *wal, Slot *slot, Slice payload, const uint8_t *he
     uint64_t payload_end = lsn + WAL_RECORD_HEADER_SIZE + payload.size;
     SlotSection section = slot_enter(slot, SECTION_FLUSH);
     Status status = segment_write(wal, lsn, header, WAL_RECORD_HEADER_SIZE);
+    FAILPOINT("wal.large_header_written");
     if (status == AIDB_OK)
         status = segment_write(wal, lsn + WAL_RECORD_HEADER_SIZE, payload.data, payload.size);
     if (status == AIDB_OK)
         status = segment_write(wal, payload_end, zeros, (size_t)(end - payload_end));
+    FAILPOINT("wal.large_written");
     if (status == AIDB_OK)
         status = segment_sync(wal);
+    FAILPOINT("wal.large_synced");
     slot_leave(slot, section);
     return status;
 }
@@ -371,6 +384,7 @@ Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_ha
         } else {
             /* In this order: nobody may see durable beyond copied. */
             atomic_store_explicit(&shared->copied, end, memory_order_release);
+            FAILPOINT("wal.large_published");
             atomic_store_explicit(&shared->durable, end, memory_order_release);
             atomic_fetch_add_explicit(&shared->syncs, 1, memory_order_relaxed);
             atomic_fetch_add_explicit(&shared->synced_bytes, end - begin, memory_order_relaxed);
@@ -465,13 +479,17 @@ Status wal_stop(Wal *wal, Slot *slot)
     WalShared *shared = wal->shared;
     RETURN_IF_FAILED(check_writable(wal));
     atomic_store(&shared->stopped, 1);
+    FAILPOINT("stop.log_closed");
     RETURN_IF_FAILED(wal_sync(wal, slot, wal_copied(wal)));
+    FAILPOINT("stop.log_synced");
     RingHeader header;
     RETURN_IF_FAILED(ring_read_header(&wal->ring, &wal->options, &header, NULL));
     header.state = RING_STOPPED;
     header.end = wal_durable(wal);
     RETURN_IF_FAILED(ring_write_header(&wal->ring, &wal->options, &header));
+    FAILPOINT("stop.ring_marked");
     segments_remove_spare(wal, slot);
+    FAILPOINT("stop.segments_removed");
     return AIDB_OK;
 }
 

@@ -1,0 +1,13 @@
+# Processes of a server, and programs with an open directory, killed at every named step and holding
+# every lock; recovery killed ten times in a row at every step of its own. The list of steps is the
+# program's own (src/common/failpoint.h), and each must be reached.
+# timeout: 300
+. "$AIDB_REGRESS/lib.sh"
+. "$AIDB_REGRESS/torture.sh"
+
+grep -q '^#define AIDB_FAILPOINTS 1' "$AIDB_BUILDDIR/config.h" 2>/dev/null ||
+    skip_all "not built with --enable-failpoints"
+torture failpoint --iterations "${AIDB_ROUNDS:-1}" --clients 4
+torture failpoint-embedded --iterations "${AIDB_ROUNDS:-2}" --clients 4
+torture lock-held --iterations "${AIDB_ROUNDS:-1}" --clients 4
+done_testing
