@@ -7,6 +7,7 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/embedded.c \
 	%D%/failpoint.c \
 	%D%/fault.c \
+	%D%/hostile.c \
 	%D%/kill.c \
 	%D%/main.c \
 	%D%/oracle.c \

@@ -27,7 +27,7 @@ typedef struct Torture {
     uint64_t rounds, acked, promised, lost;
     uint32_t recovery_ms[100000];
     uint32_t recoveries;
-    char note[600]; /* what else the last line says */
+    char note[1200]; /* what else the last line says */
     Oracle *oracle;
 } Torture;
 
@@ -38,6 +38,7 @@ bool power_campaign(Torture *torture);    /* power, power-every, server-power, .
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
+bool hostile_campaign(Torture *torture);
 /* The workload of an embedded program, run in a process of its own: `self --worker ...`. */
 int worker_main(int argc, char **argv);
 
