@@ -317,13 +317,5 @@ bool server_fault_campaign(Torture *torture)
     }
     snprintf(torture->note, sizeof torture->note,
              "full disk %u, failed sync of log %u, of manifest %u", full, log, manifest);
-    if (server.pid > 0 && !process_gone(server.pid)) {
-        if (ok && !server_aidbctl(&server, (const char *[]){"stop", "-D", server.data, NULL}))
-            ok = torture_failed(torture, "aidbctl stop failed: see aidbctl.log");
-        if (ok && !server_aidbctl(&server, (const char *[]){"verify", "-D", server.data, NULL}))
-            ok = torture_failed(torture, "verify found damage: see aidbctl.log");
-        if (!process_gone(server.pid))
-            server_kill(&server, true);
-    }
-    return ok;
+    return server_finish(&server, ok);
 }

@@ -59,21 +59,21 @@ static bool pick_child(Server *server, const char *words, pid_t *pid, char title
     return false;
 }
 
-static bool kill_child(Server *server, Kinds *kinds, uint64_t *since)
+bool server_kill_child(Server *server, char title[80])
 {
     pid_t pid;
-    char title[80];
+    char any[80];
+    if (title == NULL)
+        title = any;
     /* Children of equal kinds are many (one backend a client), so half of the rounds choose a kind. */
     static const char *const words[] = {"wal writer", "flusher", "compactor", "backend"};
     const char *word =
         words[torture_below(server->torture, 8) % 8 < 4 ? torture_below(server->torture, 4) : 3];
     if (!pick_child(server, word, &pid, title) && !pick_child(server, NULL, &pid, title))
         return torture_failed(server->torture, "the server has no children");
-    count_kind(kinds, title);
-    *since = torture_now_ms();
+    uint64_t end = torture_now_ms() + ANSWER_MS;
     kill(pid, SIGKILL);
     /* Gone for good only once the postmaster has seen it; only then does an answer prove anything. */
-    uint64_t end = *since + ANSWER_MS;
     while (kill(pid, 0) == 0) {
         if (torture_now_ms() > end)
             return torture_failed(server->torture, "the postmaster does not reap %s", title);
@@ -141,7 +141,9 @@ bool kill_campaign(Torture *torture)
         uint64_t since = torture_now_ms();
         bool timed = true;
         if (strcmp(campaign, "kill-child") == 0) {
-            ok = kill_child(&server, &kinds, &since);
+            char title[80];
+            ok = server_kill_child(&server, title);
+            count_kind(&kinds, title);
             ok = server_end_clients(&server, clients, count) && ok;
         } else if (strcmp(campaign, "stop") == 0) {
             timed = false;
@@ -171,15 +173,5 @@ bool kill_campaign(Torture *torture)
     for (size_t i = 0; i < 16 && kinds.count[i] > 0; i++)
         used += (size_t)snprintf(torture->note + used, sizeof torture->note - used, "%s%s %u",
                                  i > 0 ? " " : "", kinds.name[i], kinds.count[i]);
-    ok = server_check_log(&server, "aidb.log") && ok;
-    if (server.pid > 0 && !process_gone(server.pid)) {
-        if (!server_aidbctl(&server,
-                            (const char *[]){"stop", "-D", server.data, "-m", "fast", NULL}))
-            ok = torture_failed(torture, "aidbctl stop failed: see %s/aidbctl.log", torture->work);
-        if (ok && !server_aidbctl(&server, (const char *[]){"verify", "-D", server.data, NULL}))
-            ok = torture_failed(torture, "verify found damage: see %s/aidbctl.log", torture->work);
-        if (!process_gone(server.pid))
-            server_kill(&server, true);
-    }
-    return ok;
+    return server_finish(&server, ok);
 }

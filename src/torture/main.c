@@ -46,6 +46,7 @@ static const struct {
     {"failpoint", failpoint_campaign, 1, "kill -9 of a server's processes at every named step"},
     {"failpoint-embedded", failpoint_campaign, 1, "the same in a program with an open directory"},
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
+    {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
     {"server-fault", server_fault_campaign, 6, "failed syncs and a full disk under a server"},
     {"hostile", hostile_campaign, 100000,
      "clients in bad faith beside others; iterations are mutated frames"},

@@ -319,6 +319,8 @@ void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
                 going = false;
             }
         }
+        if (oracle->pause_us != 0)
+            usleep(oracle->pause_us);
         /* A flush that is asked for meets a log that nobody has synced yet. What becomes of it is told
          * by the store's next answers. */
         if (going && oracle_random(&random) % 1000 < oracle->flush_permille)
@@ -360,6 +362,9 @@ static aidb_status find_all(const Oracle *oracle, aidb *db, Found *found, Oracle
     const aidb_entry *entry;
     while ((status = aidb_iter_next(iter, &entry)) == AIDB_OK && entry != NULL) {
         unsigned client = ORACLE_CLIENTS_MAX, key = ORACLE_KEYS;
+        if (oracle->bulk && entry->key_size > strlen(ORACLE_BULK) &&
+            memcmp(entry->key, ORACLE_BULK, strlen(ORACLE_BULK)) == 0)
+            continue;
         char text[24] = "", again[24];
         if (entry->key_size < sizeof text)
             memcpy(text, entry->key, entry->key_size);

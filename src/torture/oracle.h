@@ -25,7 +25,8 @@
 #define ORACLE_CLIENTS_MAX 16u
 #define ORACLE_KEYS        160u   /* of each client */
 #define ORACLE_OPS_MAX     40000u /* of each client between two checks */
-#define ORACLE_WINDOW      8u     /* operations sent before an answer is awaited */
+#define ORACLE_BULK        "bulk/"
+#define ORACLE_WINDOW      8u /* operations sent before an answer is awaited */
 
 typedef enum OpState {
     OP_NONE = 0,
@@ -57,6 +58,8 @@ typedef struct Oracle {
     uint32_t fsync_percent; /* of the operations that are not async; the rest is os */
     uint32_t async_percent;
     uint32_t flush_permille; /* of a client's operations are followed by a flush or a compaction */
+    uint32_t pause_us;       /* between operations */
+    bool bulk;               /* keys that begin with ORACLE_BULK are not the clients' */
     uint32_t ops_limit;      /* a client stops by itself after as many */
     _Atomic uint32_t stop;
     /* What oracle_check found: the fewest and the most operations of this round that explain the store

@@ -247,6 +247,7 @@ bool server_check_log(const Server *server, const char *name)
     bool ok = true;
     while (file != NULL && ok && fgets(line, sizeof line, file) != NULL)
         if (strstr(line, "Sanitizer") != NULL || strstr(line, "runtime error:") != NULL ||
+            strstr(line, "does not balance") != NULL || strstr(line, "did not leave") != NULL ||
             (strstr(line, " postmaster: error: the ") != NULL && strstr(line, "signal 9") == NULL))
             ok = torture_failed(server->torture, "in %s: %s", path, line);
     if (file != NULL)
@@ -273,4 +274,19 @@ bool server_kill(Server *server, bool everybody)
     while (!process_gone(server->pid))
         torture_sleep_ms(1);
     return true;
+}
+
+bool server_finish(Server *server, bool ok)
+{
+    Torture *torture = server->torture;
+    if (server->pid > 0 && !process_gone(server->pid)) {
+        if (ok && !server_aidbctl(server,
+                                  (const char *[]){"stop", "-D", server->data, "-m", "fast", NULL}))
+            ok = torture_failed(torture, "aidbctl stop failed: see %s/aidbctl.log", torture->work);
+        if (ok && !server_aidbctl(server, (const char *[]){"verify", "-D", server->data, NULL}))
+            ok = torture_failed(torture, "verify found damage: see %s/aidbctl.log", torture->work);
+        if (!process_gone(server->pid))
+            server_kill(server, true);
+    }
+    return server_check_log(server, "aidb.log") && ok;
 }

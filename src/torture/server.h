@@ -27,10 +27,15 @@ bool server_init(Torture *torture, Server *server);
 bool server_create(Torture *torture, Server *server);
 bool server_start(Server *server);
 
+/* Stops a server that still runs and verifies its files, if all went well; kills it otherwise. */
+bool server_finish(Server *server, bool ok);
+
 size_t server_children(const Server *server, pid_t children[CHILDREN_MAX]);
 /* What ps shows of a process, "" when it is gone. */
 void process_title(pid_t pid, char title[80]);
 bool process_gone(pid_t pid);
+/* Kills a random child, but never recovery. `title` (NULL: not wanted) says which. */
+bool server_kill_child(Server *server, char title[80]);
 /* Kills the postmaster, and everybody else too or lets them notice. False when a child stays. */
 bool server_kill(Server *server, bool everybody);
 

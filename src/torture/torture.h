@@ -35,6 +35,7 @@ typedef struct Torture {
 bool kill_campaign(Torture *torture);     /* kill-child, kill-postmaster, kill-group, ... */
 bool embedded_campaign(Torture *torture); /* kill-embedded */
 bool power_campaign(Torture *torture);    /* power, power-every, server-power, ... */
+bool soak_campaign(Torture *torture);
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
