@@ -233,6 +233,10 @@ Status flush_immutables(Session *session, bool *did)
     Status status = flush_locked(session, did);
     lock_release(&shared->flush_lock, session->slot);
     if (*did || status != AIDB_OK) {
+        if (status != AIDB_CANCELED) {
+            atomic_store(&shared->flush_failed_ns, port_monotonic_ns());
+            atomic_store(&shared->flush_failure, (uint32_t)status);
+        }
         if (status == AIDB_OK)
             wake_duty(shared, SLOT_COMPACTOR);
         throttle_update(session);
@@ -431,6 +435,16 @@ static Status compactor_step(Session *session, int *wait_ms)
 static Status flusher_step(Session *session, int *wait_ms)
 {
     bool did;
+    DbShared *shared = session->shared;
+    if (atomic_load(&shared->flush_failure) != AIDB_OK) {
+        /* Writers who wait for room wake the flusher; a disk that is full needs a pause all the same. */
+        uint64_t since_ms =
+            (port_monotonic_ns() - atomic_load(&shared->flush_failed_ns)) / 1000000u;
+        if (since_ms < RETRY_MS) {
+            *wait_ms = RETRY_MS - (int)since_ms;
+            return AIDB_CANCELED;
+        }
+    }
     Status status = flush_immutables(session, &did);
     *wait_ms = status != AIDB_OK ? RETRY_MS : did ? 0 : IDLE_MS;
     return status == AIDB_CANCELED ? AIDB_OK : status;

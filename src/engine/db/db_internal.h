@@ -54,6 +54,9 @@ typedef struct DbShared {
     _Alignas(PORT_CACHE_LINE) _Atomic uint64_t throttle_rate;
     _Atomic uint64_t throttle_next_ns;
     _Atomic uint32_t throttle_reason;
+    _Atomic uint64_t flush_failed_ns; /* when, if `flush_failure` is set */
+    _Atomic uint32_t
+        flush_failure; /* Status of the last flush; a writer that needs its room is told */
     _Atomic uint64_t
         flush_rate; /* bytes of memtables a second that flushes took lately, 0: not known */
 

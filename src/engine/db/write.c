@@ -227,6 +227,13 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
                 return status_set(AIDB_CANCELED, "canceled");
             return AIDB_BUSY;
         } else if (wait == WAIT_MEMTABLE) {
+            /* Waiting would be for ever: the disk must be looked at, and the writer can say so. */
+            Status failure = (Status)atomic_load(&shared->flush_failure);
+            if (failure != AIDB_OK)
+                return status_set(failure,
+                                  "no room for the write: memtables are full and cannot be "
+                                  "flushed to tables%s",
+                                  failure == AIDB_NO_SPACE ? ": no space left on the disk" : "");
             uint64_t stalled_at = port_monotonic_ns();
             slot_count(session->slot, STAT_STALLS, 1);
             wake_duty(shared, SLOT_FLUSHER);
