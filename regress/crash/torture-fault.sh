@@ -5,6 +5,6 @@
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 
-torture fault --iterations "${AIDB_ROUNDS:-180}"
-torture server-fault --iterations "${AIDB_ROUNDS:-6}" --clients 6
+torture fault --iterations "${AIDB_ROUNDS:-300}"
+torture server-fault --iterations "${AIDB_ROUNDS:-26}" --clients 4
 done_testing

@@ -1,5 +1,5 @@
 /*
- * fault.c - calls that fail, in a program and under a server.
+ * fault.c - calls that fail, in a program.
  *
  * fault: a short workload runs on a copy of one prepared directory, which needs recovery, flushes and
  * compacts. For one kind of call after the other, the Nth call of that kind fails, N counted up from a
@@ -7,12 +7,11 @@
  * crash; what was refused is not there, what was acknowledged is; a store that lost track of a write takes no
  * other one. Short transfers and interrupted calls must change nothing at all. After a failed sync the
  * kernel may drop the bytes and call them clean, so those runs are followed by a power loss, too.
- *
- * server-fault: a running server's syncs fail, and its disk fills up and is freed again.
+ * fault-every: each of the first 500 calls of each kind, once.
  */
 #include "config.h"
 
-#include "torture/server.h"
+#include "torture/torture.h"
 
 #include "torture/disk.h"
 
@@ -28,29 +27,33 @@ typedef struct Kind {
     int code;
     uint32_t kinds;
     const char *path;
-    bool harmless;  /* must change nothing */
-    bool lasting;   /* all calls from the Nth on */
-    uint32_t next;  /* the N to take next */
-    uint32_t calls; /* of this kind in a run without faults; 0: not known yet */
+    bool harmless;     /* must change nothing */
+    bool lasting;      /* all calls from the Nth on */
+    uint32_t permille; /* of the calls from the Nth on; 0: all of them */
+    uint32_t next;     /* the N to take next */
+    uint32_t calls;    /* of this kind in a run without faults; 0: not known yet */
 } Kind;
 
 #define CHANGES (DISK_CREATE | DISK_WRITE | DISK_TRUNCATE | DISK_RENAME | DISK_UNLINK | DISK_MKDIR)
 
 static Kind fault_kinds[] = {
-    {"EIO sync", DISK_ERROR, EIO, DISK_SYNC, "", false, false, 0, 0},
-    {"EIO write", DISK_ERROR, EIO, DISK_WRITE, "", false, false, 0, 0},
-    {"EIO log sync", DISK_ERROR, EIO, DISK_SYNC, "wal/", false, false, 0, 0},
-    {"EIO read", DISK_ERROR, EIO, DISK_READ, "", false, false, 0, 0},
-    {"EIO open", DISK_ERROR, EIO, DISK_OPEN | DISK_CREATE, "", false, false, 0, 0},
+    {"EIO sync", DISK_ERROR, EIO, DISK_SYNC, "", false, false, 0, 0, 0},
+    {"EIO write", DISK_ERROR, EIO, DISK_WRITE, "", false, false, 0, 0, 0},
+    {"EIO log sync", DISK_ERROR, EIO, DISK_SYNC, "wal/", false, false, 0, 0, 0},
+    {"EIO read", DISK_ERROR, EIO, DISK_READ, "", false, false, 0, 0, 0},
+    {"EIO open", DISK_ERROR, EIO, DISK_OPEN | DISK_CREATE, "", false, false, 0, 0, 0},
     {"EIO names", DISK_ERROR, EIO, DISK_RENAME | DISK_UNLINK | DISK_TRUNCATE | DISK_MKDIR, "",
-     false, false, 0, 0},
-    {"ENOSPC once", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, "", false, false, 0, 0},
-    {"ENOSPC on", DISK_FULL, ENOSPC, DISK_WRITE, "", false, true, 0, 0},
-    {"EIO on", DISK_ERROR, EIO, CHANGES | DISK_SYNC, "", false, true, 0, 0},
-    {"short", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, false, 0, 0},
-    {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0},
+     false, false, 0, 0, 0},
+    {"ENOSPC once", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, "", false, false, 0, 0, 0},
+    {"ENOSPC on", DISK_FULL, ENOSPC, DISK_WRITE, "", false, true, 0, 0, 0},
+    {"EIO on", DISK_ERROR, EIO, CHANGES | DISK_SYNC, "", false, true, 0, 0, 0},
+    {"short", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, false, 0, 0, 0},
+    {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0, 0},
     {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
-     false, 0, 0},
+     false, 0, 0, 0},
+    {"short 1%", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 10, 0, 0},
+    {"EINTR 1%", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
+     true, 10, 0, 0},
 };
 #define KIND_COUNT (sizeof fault_kinds / sizeof fault_kinds[0])
 
@@ -58,15 +61,6 @@ typedef struct Paths {
     char base[TORTURE_PATH], data[TORTURE_PATH], lost[TORTURE_PATH], control[TORTURE_PATH],
         journal[TORTURE_PATH];
 } Paths;
-
-static uint64_t count_state(const Oracle *oracle, OpState state)
-{
-    uint64_t count = 0;
-    for (uint32_t c = 0; c < oracle->clients; c++)
-        for (uint32_t i = 0; i < oracle->client[c].attempted; i++)
-            count += oracle->client[c].ops[i].state == (uint32_t)state;
-    return count;
-}
 
 /* One run on a fresh copy with the Nth call failing; n 0: none. */
 static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control, const Kind *kind,
@@ -82,6 +76,8 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     control->code = (uint32_t)kind->code;
     control->from = n == 0 ? UINT32_MAX : n;
     control->until = n == 0 || kind->lasting ? UINT32_MAX : n + 1;
+    control->permille = kind->permille;
+    control->random = (uint32_t)oracle_random(&torture->random);
     control->fault = (uint32_t)kind->fault;
     /* Failing calls that leave the disk behind are also followed by a power loss. */
     bool loss = !kind->harmless && (kind->kinds & DISK_SYNC) != 0;
@@ -99,7 +95,7 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     else if (!WIFEXITED(status) || WEXITSTATUS(status) == 2 || WEXITSTATUS(status) > 4)
         ok = torture_failed(torture, "the program ended with status %d: see worker.log", status);
     else if ((n == 0 || kind->harmless) &&
-             (status != 0 || count_state(oracle, OP_ACKED) < oracle->ops_limit))
+             (status != 0 || oracle_count(oracle, OP_ACKED) < oracle->ops_limit))
         ok =
             torture_failed(torture, "a harmless fault did harm, status %d: see worker.log", status);
     if (disk != NULL) {
@@ -157,6 +153,13 @@ static void forget(Oracle *oracle)
     }
 }
 
+#define EVERY_MAX 500u
+
+static uint32_t calls_to_fail(const Kind *kind)
+{
+    return kind->calls < EVERY_MAX ? kind->calls : EVERY_MAX;
+}
+
 bool fault_campaign(Torture *torture)
 {
     Paths paths;
@@ -187,13 +190,23 @@ bool fault_campaign(Torture *torture)
                          : (uint32_t)torture_below(torture, kind->calls > 0 ? kind->calls : 1);
         total += kind->calls;
     }
-    while (ok && torture_round(torture)) {
-        Kind *kind = &fault_kinds[torture->rounds % KIND_COUNT];
+    bool every = strcmp(torture->campaign, "fault-every") == 0;
+    if (every) {
+        torture->iterations = 0;
+        for (size_t i = 0; i < KIND_COUNT; i++) {
+            fault_kinds[i].next = 0;
+            torture->iterations += calls_to_fail(&fault_kinds[i]);
+        }
+    }
+    for (size_t i = 0; ok && torture_round(torture); i++) {
+        Kind *kind = &fault_kinds[i % KIND_COUNT];
+        while (every && kind->next >= calls_to_fail(kind) && torture->rounds <= torture->iterations)
+            kind = &fault_kinds[++i % KIND_COUNT];
         if (kind->calls == 0)
             continue;
         /* A step that has no factor in common with the count meets every call in time. */
         uint32_t n = kind->next % kind->calls + 1;
-        kind->next = kind->next + (kind->calls % 7 != 0 ? 7 : 11);
+        kind->next += every ? 1 : kind->calls % 7 != 0 ? 7 : 11;
         ok = fault_run(torture, &paths, control, kind, n);
         fired += control->fired > 0;
         if (torture->verbose || !ok)
@@ -206,116 +219,4 @@ bool fault_campaign(Torture *torture)
              "%llu with a call that failed (%zu kinds, %llu places)", (unsigned long long)fired,
              KIND_COUNT, (unsigned long long)total);
     return ok;
-}
-
-/* ---- a server ----------------------------------------------------------------------------------- */
-
-static bool more_than(const Oracle *oracle, OpState state, uint64_t count, uint32_t limit_ms)
-{
-    uint64_t end = torture_now_ms() + limit_ms;
-    while (count_state(oracle, state) <= count) {
-        if (torture_now_ms() > end)
-            return false;
-        torture_sleep_ms(5);
-    }
-    return true;
-}
-
-/* The disk is full for a while: writes are refused, reads work (each client reads back what it wrote),
- * and writes resume by themselves. */
-static bool full_disk(Server *server, DiskControl *control)
-{
-    Torture *torture = server->torture;
-    const Oracle *oracle = torture->oracle;
-    pid_t clients[ORACLE_CLIENTS_MAX];
-    size_t count = server_start_clients(server, clients);
-    bool ok = more_than(oracle, OP_ACKED, 200, 20000) ||
-              torture_failed(torture, "no writes before the disk is full");
-    control->kinds = DISK_WRITE;
-    control->code = ENOSPC;
-    control->from = 0;
-    control->until = UINT32_MAX;
-    atomic_store(&control->fault, DISK_FULL);
-    ok = ok && (more_than(oracle, OP_REFUSED, 20, 20000) ||
-                torture_failed(torture, "no write is refused although the disk is full"));
-    torture_sleep_ms(200 + (uint32_t)torture_below(torture, 300));
-    atomic_store(&control->fault, DISK_NO_FAULT);
-    uint64_t acked = count_state(oracle, OP_ACKED), freed = torture_now_ms();
-    ok = ok && (more_than(oracle, OP_ACKED, acked + 100, 10000) ||
-                torture_failed(torture, "writes did not resume within 10 s"));
-    if (ok)
-        torture_recovered(torture, torture_now_ms() - freed);
-    ok = server_end_clients(server, clients, count) && ok;
-    for (uint32_t c = 0; ok && c < oracle->clients; c++)
-        if (oracle->client[c].ended != 0)
-            ok = torture_failed(torture, "client %u got status %u from a full disk", c,
-                                oracle->client[c].ended);
-    return ok && server_check(server, AIDB_OS, freed, false);
-}
-
-/* One sync fails. Nothing is acknowledged after it; the server recovers by itself. */
-static bool failed_sync(Server *server, DiskControl *control, const char *path)
-{
-    Torture *torture = server->torture;
-    pid_t clients[ORACLE_CLIENTS_MAX];
-    size_t count = server_start_clients(server, clients);
-    bool ok = more_than(torture->oracle, OP_ACKED, 200, 20000) ||
-              torture_failed(torture, "no writes before the sync fails");
-    snprintf(control->path, sizeof control->path, "%s", path);
-    control->kinds = DISK_SYNC;
-    control->code = EIO;
-    control->matched = 0;
-    control->fired = 0;
-    control->from = 1 + (uint32_t)torture_below(torture, 20);
-    control->until = control->from + 1;
-    atomic_store(&control->fault, DISK_ERROR);
-    uint64_t end = torture_now_ms() + 20000, since = torture_now_ms();
-    while (ok && atomic_load(&control->fired) == 0) {
-        since = torture_now_ms();
-        if (since > end)
-            ok = torture_failed(torture, "no sync of %s in 20 s", path);
-        torture_sleep_ms(1);
-    }
-    torture_sleep_ms(50);
-    atomic_store(&control->fault, DISK_NO_FAULT);
-    control->path[0] = 0;
-    ok = server_end_clients(server, clients, count) && ok;
-    bool noticed = false;
-    for (uint32_t c = 0; c < torture->oracle->clients; c++)
-        noticed = noticed || torture->oracle->client[c].ended != 0;
-    if (ok && !noticed)
-        ok = torture_failed(torture, "a sync of %s failed, and no client was told", path);
-    return ok && server_check(server, AIDB_OS, since, true);
-}
-
-bool server_fault_campaign(Torture *torture)
-{
-    static char path[TORTURE_PATH];
-    torture_path(torture, "control", path);
-    DiskControl *control = disk_map(path, sizeof *control, true);
-    if (control == NULL)
-        return torture_failed(torture, "could not map %s", path);
-    Server server = {.control = path};
-    torture->oracle->async_percent = 10;
-    uint32_t full = 0, log = 0, manifest = 0;
-    bool ok = server_create(torture, &server);
-    while (ok && torture_round(torture)) {
-        switch (torture->rounds % 3) {
-        case 0:
-            ok = full_disk(&server, control);
-            full++;
-            break;
-        case 1:
-            ok = failed_sync(&server, control, "wal/");
-            log++;
-            break;
-        default:
-            ok = failed_sync(&server, control, "MANIFEST");
-            manifest++;
-            break;
-        }
-    }
-    snprintf(torture->note, sizeof torture->note,
-             "full disk %u, failed sync of log %u, of manifest %u", full, log, manifest);
-    return server_finish(&server, ok);
 }

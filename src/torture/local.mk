@@ -15,6 +15,7 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/power.c \
 	%D%/server.c \
 	%D%/server.h \
+	%D%/server_fault.c \
 	%D%/soak.c \
 	%D%/torture.h
 %C%_aidbtorture_LDADD = $(AIDB_LIBS)

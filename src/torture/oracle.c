@@ -176,6 +176,15 @@ void oracle_destroy(Oracle *oracle)
         munmap(oracle, sizeof *oracle);
 }
 
+uint64_t oracle_count(const Oracle *oracle, OpState state)
+{
+    uint64_t count = 0;
+    for (uint32_t c = 0; c < oracle->clients; c++)
+        for (uint32_t i = 0; i < atomic_load(&oracle->client[c].attempted); i++)
+            count += oracle->client[c].ops[i].state == (uint32_t)state;
+    return count;
+}
+
 const char *oracle_wrong(const Oracle *oracle)
 {
     for (uint32_t c = 0; c < oracle->clients; c++)
@@ -551,4 +560,10 @@ void oracle_advance(Oracle *oracle)
         atomic_store(&own->ended, 0);
     }
     atomic_store(&oracle->stop, 0);
+}
+
+void oracle_forget(Oracle *oracle)
+{
+    for (uint32_t client = 0; client < oracle->clients; client++)
+        memset(oracle->client[client].live, 0, sizeof oracle->client[client].live);
 }

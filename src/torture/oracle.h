@@ -99,6 +99,12 @@ aidb_status oracle_check(Oracle *oracle, aidb *db, aidb_durability level, uint32
 /* Begins the next round from what the last oracle_check found. No client runs. */
 void oracle_advance(Oracle *oracle);
 
+/* Begins with an empty store. Sequences go on. */
+void oracle_forget(Oracle *oracle);
+
+/* How many operations of this round are in a state. */
+uint64_t oracle_count(const Oracle *oracle, OpState state);
+
 /* The first client that got a wrong answer while it ran, or NULL. */
 const char *oracle_wrong(const Oracle *oracle);
 

@@ -30,6 +30,8 @@ bool server_start(Server *server);
 /* Stops a server that still runs and verifies its files, if all went well; kills it otherwise. */
 bool server_finish(Server *server, bool ok);
 
+/* The pid that postmaster.pid names, 0: none. */
+pid_t server_pid(const Server *server);
 size_t server_children(const Server *server, pid_t children[CHILDREN_MAX]);
 /* What ps shows of a process, "" when it is gone. */
 void process_title(pid_t pid, char title[80]);
