@@ -113,7 +113,7 @@ int backend_run(const BackendStart *start, const BackendClient *client)
     }
     session_init(backend, process, process->slot, client);
     atomic_store(&process->running, backend);
-    if (process->ending) /* it came before the line above */
+    if (backend_told_to_end()) /* it came before the line above */
         atomic_fetch_or(&backend->slot->interrupt, SLOT_INTERRUPT_TERMINATE);
     make_blocking(backend->fd);
     serve(backend);

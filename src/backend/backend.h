@@ -67,12 +67,21 @@ typedef struct BackendStart {
     void (*config_changed)(const Config *config);
 } BackendStart;
 
+/* Receives the next client. AIDB_BUSY: there is none now; AIDB_CLOSED: the other end is gone; AIDB_LIMIT: no
+ * descriptor was left for the socket, the slot is free again. */
+Status backend_client_receive(int channel, BackendClient *client) MUST_CHECK;
+Status backend_client_send(int channel, const BackendClient *client) MUST_CHECK;
+
+/* Whether SIGTERM has come since the process began to serve. */
+bool backend_told_to_end(void);
+
 /* A cancel request for a client of the process; the signal's value is the client's slot. */
 #define SIGNAL_CANCEL SIGRTMIN
 
 /* Serves the client until it leaves, breaks the protocol, is told to end, or the store fails. Installs
  * signal handlers: SIGTERM ends, SIGNAL_CANCEL cancels the running request, SIGALRM is its time limit,
- * SIGHUP only wakes. Returns one of CHILD_EXIT_*. */
+ * SIGHUP only wakes. They are blocked again at the end, when another client may follow. Returns one of
+ * CHILD_EXIT_*. */
 int backend_run(const BackendStart *start, const BackendClient *client);
 
 /* Serves all clients that come over `channel` (a socket of packets, closed at the end) until SIGTERM.

@@ -72,7 +72,6 @@ typedef struct BackendProcess {
     void (*config_changed)(const Config *config);
 
     struct Backend *_Atomic running; /* for signal handlers */
-    volatile sig_atomic_t ending;    /* SIGTERM has come */
 
     GroupedWrite group[GROUP_MAX]; /* empty between two turns, and so are the gets */
     size_t group_count;

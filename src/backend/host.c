@@ -167,31 +167,15 @@ static void take_clients(Host *host)
 {
     for (;;) {
         BackendClient told;
-        struct iovec part = {.iov_base = &told, .iov_len = sizeof told};
-        union {
-            struct cmsghdr header;
-            char bytes[CMSG_SPACE(sizeof(int))];
-        } control;
-        struct msghdr message = {.msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control.bytes,
-                                 .msg_controllen = sizeof control.bytes};
-        ssize_t got = recvmsg(host->channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got == 0)
-            host->process.ending = 1; /* the postmaster has gone */
-        if (got != (ssize_t)sizeof told)
-            return;
-        const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        if (header == NULL || header->cmsg_type != SCM_RIGHTS) {
-            /* No descriptor was left for it. */
-            server_log(LOG_LEVEL_ERROR, "could not serve %.64s: too many open files", told.peer);
+        Status status = backend_client_receive(host->channel, &told);
+        if (status == AIDB_OK) {
+            take_client(host, &told);
+        } else if (status == AIDB_LIMIT) {
+            server_log(LOG_LEVEL_ERROR, "could not serve %.64s: %s", told.peer, status_message());
             give_slot_back(host, told.slot);
-            continue;
+        } else {
+            return;
         }
-        memcpy(&told.fd, CMSG_DATA(header), sizeof told.fd);
-        take_client(host, &told);
     }
 }
 
@@ -391,7 +375,7 @@ static void look_at_all(Host *host)
 {
     for (Client *client = host->clients; client != NULL; client = client->next) {
         Slot *slot = client->backend.slot;
-        if (host->process.ending)
+        if (backend_told_to_end())
             atomic_fetch_or(&slot->interrupt, SLOT_INTERRUPT_TERMINATE);
         uint32_t interrupt = atomic_load(&slot->interrupt);
         if (client->helper != NULL) {
@@ -468,7 +452,7 @@ static void wait_for_events(Host *host)
         latch_end(slot, woken);
     if (new_clients)
         take_clients(host);
-    if (woken || !asleep || (new_clients && host->process.ending))
+    if (woken || !asleep || (new_clients && backend_told_to_end()))
         look_at_all(host);
     look_at_times(host);
     if (count > 0)
@@ -483,7 +467,7 @@ static void serve(Host *host)
         process_take_config(&host->process);
         wait_for_events(host);
         take_turns(host);
-        if (host->process.ending && host->clients == NULL) {
+        if (backend_told_to_end() && host->clients == NULL) {
             take_clients(host); /* one may have been on its way */
             if (host->clients == NULL)
                 return;

@@ -9,13 +9,21 @@
 #include "config.h"
 #include "backend/backend_internal.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
 /* The process, for signal handlers. */
 static BackendProcess *_Atomic signal_process;
+static volatile sig_atomic_t told_to_end;
+
+bool backend_told_to_end(void)
+{
+    return told_to_end != 0;
+}
 
 static void interrupt_running(BackendProcess *process, bool timed_out, uint32_t bits)
 {
@@ -30,11 +38,12 @@ static void interrupt_running(BackendProcess *process, bool timed_out, uint32_t 
 static void on_signal(int signal_number, siginfo_t *info, void *context)
 {
     (void)context;
+    if (signal_number == SIGTERM)
+        told_to_end = 1;
     BackendProcess *process = atomic_load(&signal_process);
     if (process == NULL)
         return;
     if (signal_number == SIGTERM) {
-        process->ending = 1;
         interrupt_running(process, false, SLOT_INTERRUPT_TERMINATE);
     } else if (signal_number == SIGALRM) {
         interrupt_running(process, true, SLOT_INTERRUPT_CANCEL);
@@ -89,6 +98,53 @@ uint64_t coarse_now(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* ---- clients from the postmaster --------------------------------------------------------------- */
+
+typedef union DescriptorSpace {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(int))];
+} DescriptorSpace;
+
+Status backend_client_send(int channel, const BackendClient *client)
+{
+    DescriptorSpace control = {0};
+    struct iovec part = {.iov_base = (void *)client, .iov_len = sizeof *client};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    control.header.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.header), &client->fd, sizeof client->fd);
+    if (sendmsg(channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        return status_set_errno(errno, "could not hand the connection over");
+    return AIDB_OK;
+}
+
+Status backend_client_receive(int channel, BackendClient *client)
+{
+    DescriptorSpace control;
+    struct iovec part = {.iov_base = client, .iov_len = sizeof *client};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    ssize_t got;
+    do
+        got = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return AIDB_BUSY;
+    if (got != (ssize_t)sizeof *client)
+        return AIDB_CLOSED;
+    const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    if (header == NULL || header->cmsg_type != SCM_RIGHTS)
+        return status_set(AIDB_LIMIT, "too many open files");
+    memcpy(&client->fd, CMSG_DATA(header), sizeof client->fd);
+    return AIDB_OK;
+}
+
 /* ---- configuration --------------------------------------------------------------------------- */
 
 void server_config_copy(const ServerShared *shared, Config *config, uint32_t *version)
@@ -134,6 +190,10 @@ Status process_init(BackendProcess *process, const BackendStart *start, SlotKind
 
 void process_deinit(BackendProcess *process)
 {
+    sigset_t mask;
+    sigfillset(&mask);
+    sigdelset(&mask, SIGQUIT);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     atomic_store(&signal_process, NULL);
     db_session_destroy(process->session);
     buffer_deinit(&process->group_row);

@@ -13,10 +13,12 @@
 #include "postmaster/server_log.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define COMPLAINT_INTERVAL_NS (30ull * 1000000000ull)
@@ -179,16 +181,43 @@ static BackendStart backend_start(const Postmaster *postmaster, uint32_t slot)
                           .config_changed = server_log_reload};
 }
 
+/* Waits for the next client. False when there will be none. Signals are blocked but while it waits. */
+static bool next_client(int channel, BackendClient *client)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    for (;;) {
+        Status status =
+            backend_told_to_end() ? AIDB_CLOSED : backend_client_receive(channel, client);
+        if (status != AIDB_BUSY)
+            return status == AIDB_OK;
+        struct pollfd ready = {.fd = channel, .events = POLLIN};
+        (void)ppoll(&ready, 1, NULL, &none);
+    }
+}
+
+/* A process serves one client at a time, but not only one: forking, and what a new process has to find in
+ * memory first, takes longer than a short conversation. */
 int child_backend(Postmaster *postmaster, uint32_t slot, void *arg)
 {
-    const Pending *pending = arg;
+    int channel = *(const int *)arg;
     BackendStart start = backend_start(postmaster, slot);
-    BackendClient client = {.slot = slot,
-                            .fd = pending->fd,
-                            .session = postmaster->children[slot].session,
-                            .secret = postmaster->children[slot].secret};
-    memcpy(client.peer, pending->peer, sizeof client.peer);
-    return backend_run(&start, &client);
+    BackendClient client;
+    Config config;
+    uint32_t version = postmaster->config_version, seen;
+    while (next_client(channel, &client)) {
+        server_config_copy(postmaster->shared, &config, &seen);
+        if (seen != version)
+            server_log_reload(&config);
+        version = seen;
+        int exit_code = backend_run(&start, &client);
+        if (exit_code != CHILD_EXIT_OK)
+            return exit_code;
+        port_title_set("aidb: backend spare");
+        if (send(channel, &slot, sizeof slot, MSG_NOSIGNAL) < 0)
+            break;
+    }
+    return CHILD_EXIT_OK;
 }
 
 int child_host(Postmaster *postmaster, uint32_t slot, void *arg)

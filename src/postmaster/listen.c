@@ -346,42 +346,19 @@ static uint64_t random_secret(void)
     return secret;
 }
 
-/* Sends the client to the host that has the fewest. False when none can take it now. */
-static bool send_to_host(Postmaster *postmaster, uint32_t slot, const Pending *pending)
+/* A free slot, if possible one whose process is there already; slot_of_hosts when there is none. */
+static uint32_t choose_slot(const Postmaster *postmaster)
 {
-    uint32_t host = 0;
-    for (uint32_t i = postmaster->slot_of_hosts; i < postmaster->child_count; i++) {
-        const Child *candidate = &postmaster->children[i];
-        if (candidate->pid != 0 && candidate->channel >= 0 &&
-            (host == 0 || candidate->clients < postmaster->children[host].clients))
-            host = i;
+    uint32_t found = postmaster->slot_of_hosts;
+    for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++) {
+        if (postmaster_slot_used(postmaster, i))
+            continue;
+        if (postmaster->children[i].spare || postmaster->spare_count == 0)
+            return i;
+        if (found == postmaster->slot_of_hosts)
+            found = i;
     }
-    if (host == 0)
-        return false;
-    Child *child = &postmaster->children[slot];
-    BackendClient client = {
-        .slot = slot, .fd = -1, .session = child->session, .secret = child->secret};
-    memcpy(client.peer, pending->peer, sizeof client.peer);
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec part = {.iov_base = &client, .iov_len = sizeof client};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(&control.header), &pending->fd, sizeof(int));
-    if (sendmsg(postmaster->children[host].channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        return false;
-    child->host = host;
-    child->kind = SLOT_BACKEND;
-    child->stuck_since_ns = 0;
-    postmaster->children[host].clients++;
-    return true;
+    return found;
 }
 
 static void admit(Postmaster *postmaster, Pending *pending)
@@ -391,9 +368,7 @@ static void admit(Postmaster *postmaster, Pending *pending)
         refuse(postmaster, pending, status);
         return;
     }
-    uint32_t slot = SLOT_OF_BACKENDS;
-    while (slot < postmaster->slot_of_hosts && postmaster_slot_used(postmaster, slot))
-        slot++;
+    uint32_t slot = choose_slot(postmaster);
     if (slot == postmaster->slot_of_hosts) {
         refuse(postmaster, pending, status_set(AIDB_LIMIT, "no process slot is free"));
         return;
@@ -401,18 +376,11 @@ static void admit(Postmaster *postmaster, Pending *pending)
     Child *child = &postmaster->children[slot];
     child->session = postmaster->next_session++;
     child->secret = random_secret();
-    if (postmaster->config.server.backends > 0) {
-        if (send_to_host(postmaster, slot, pending))
-            close_pending(postmaster, pending);
-        else
-            refuse(postmaster, pending,
-                   status_set(AIDB_BUSY, "no host can take the connection at the moment"));
-    } else if (postmaster_fork(postmaster, slot, SLOT_BACKEND, child_backend, pending)) {
+    status = postmaster_serve(postmaster, slot, pending);
+    if (status == AIDB_OK)
         close_pending(postmaster, pending);
-    } else {
-        refuse(postmaster, pending,
-               status_set(AIDB_NO_MEMORY, "the server could not start a process"));
-    }
+    else
+        refuse(postmaster, pending, status);
 }
 
 #define FIRST_LOOK (PROTOCOL_MAGIC_SIZE + FRAME_HEADER_SIZE + 16) /* a whole CANCEL */
@@ -502,11 +470,11 @@ void listen_expire(Postmaster *postmaster)
     }
 }
 
-void listen_forget(Postmaster *postmaster, int keep)
+void listen_forget(Postmaster *postmaster)
 {
     listen_close(postmaster, false);
     for (size_t i = 0; i < PENDING_MAX; i++)
-        if (postmaster->pending[i].state != PENDING_FREE && postmaster->pending[i].fd != keep)
+        if (postmaster->pending[i].state != PENDING_FREE)
             close(postmaster->pending[i].fd);
     close(postmaster->epoll_fd);
     close(postmaster->signal_fd);

@@ -44,6 +44,7 @@
 #define RETRY_NS          1000000000ull          /* before a duty that gave up is started again */
 #define MONITOR_NS        (10ull * 1000000000ull)
 #define STUCK_KILL_NS     (120ull * 1000000000ull)
+#define SPARES_MAX        16u /* processes kept for clients to come */
 #define EVENTS_AT_ONCE    64
 #define DESCRIPTORS_SPARE 256u /* beside latches and waiting connections */
 
@@ -113,8 +114,8 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
     pid_t pid = fork();
     if (pid == 0) {
         begin_child(postmaster, kind);
-        listen_forget(postmaster, kind == SLOT_BACKEND ? ((const Pending *)arg)->fd : -1);
-        for (uint32_t i = postmaster->slot_of_hosts; i < postmaster->child_count; i++)
+        listen_forget(postmaster);
+        for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->child_count; i++)
             if (postmaster->children[i].channel >= 0)
                 close(postmaster->children[i].channel);
         int code = child_main(postmaster, slot, arg);
@@ -131,7 +132,8 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
 
 bool postmaster_slot_used(const Postmaster *postmaster, uint32_t slot)
 {
-    return postmaster->children[slot].pid != 0 || postmaster->children[slot].host != 0;
+    const Child *child = &postmaster->children[slot];
+    return (child->pid != 0 && !child->spare) || child->host != 0;
 }
 
 uint32_t postmaster_backend_count(const Postmaster *postmaster)
@@ -174,34 +176,87 @@ void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret
     }
 }
 
-/* ---- hosts ----------------------------------------------------------------------------------- */
+/* ---- backends and hosts ---------------------------------------------------------------------- */
 
-static void close_channel(Postmaster *postmaster, Child *host)
+static void set_spare(Postmaster *postmaster, Child *child, bool spare)
 {
-    if (host->channel < 0)
+    postmaster->spare_count += (uint32_t)spare - (uint32_t)child->spare;
+    child->spare = spare;
+}
+
+static void close_channel(Postmaster *postmaster, Child *child)
+{
+    set_spare(postmaster, child, false);
+    if (child->channel < 0)
         return;
-    epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_DEL, host->channel, NULL);
-    close(host->channel);
-    host->channel = -1;
+    epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_DEL, child->channel, NULL);
+    close(child->channel);
+    child->channel = -1;
+}
+
+/* Starts a process that gets its clients over a channel. One whose channel could not be watched ends by
+ * itself, as it is closed. */
+static bool start_server(Postmaster *postmaster, uint32_t slot, SlotKind kind, ChildMain child_main)
+{
+    Child *child = &postmaster->children[slot];
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+        server_log(LOG_LEVEL_ERROR, "could not start a %s: %s", child_name(kind), strerror(errno));
+        return false;
+    }
+    child->channel = ends[0]; /* which the child closes with all others */
+    bool started = postmaster_fork(postmaster, slot, kind, child_main, &ends[1]);
+    close(ends[1]);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = ((uint64_t)2 << 32) | slot};
+    if (started && epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_ADD, ends[0], &event) == 0)
+        return true;
+    close_channel(postmaster, child);
+    return false;
 }
 
 static void start_host(Postmaster *postmaster, uint32_t slot)
 {
     Child *host = &postmaster->children[slot];
-    int ends[2];
     host->clients = 0;
     host->retry_ns = port_monotonic_ns() + RETRY_NS;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-        server_log(LOG_LEVEL_ERROR, "could not start a host: %s", strerror(errno));
-        return;
+    (void)start_server(postmaster, slot, SLOT_HOST, child_host);
+}
+
+/* The host that has the fewest clients; 0 when there is none. */
+static uint32_t choose_host(const Postmaster *postmaster)
+{
+    uint32_t host = 0;
+    for (uint32_t i = postmaster->slot_of_hosts; i < postmaster->child_count; i++) {
+        const Child *candidate = &postmaster->children[i];
+        if (candidate->pid != 0 && candidate->channel >= 0 &&
+            (host == 0 || candidate->clients < postmaster->children[host].clients))
+            host = i;
     }
-    bool started = postmaster_fork(postmaster, slot, SLOT_HOST, child_host, &ends[1]);
-    close(ends[1]);
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = ((uint64_t)2 << 32) | slot};
-    if (!started || epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_ADD, ends[0], &event) != 0)
-        close(ends[0]); /* a host without a channel ends by itself */
-    else
-        host->channel = ends[0];
+    return host;
+}
+
+Status postmaster_serve(Postmaster *postmaster, uint32_t slot, const Pending *pending)
+{
+    Child *child = &postmaster->children[slot];
+    BackendClient client = {
+        .slot = slot, .fd = pending->fd, .session = child->session, .secret = child->secret};
+    memcpy(client.peer, pending->peer, sizeof client.peer);
+    uint32_t server = slot;
+    if (postmaster->config.server.backends > 0)
+        server = choose_host(postmaster);
+    else if (child->pid == 0 && !start_server(postmaster, slot, SLOT_BACKEND, child_backend))
+        return status_set(AIDB_NO_MEMORY, "the server could not start a process");
+    if (server == 0 ||
+        backend_client_send(postmaster->children[server].channel, &client) != AIDB_OK)
+        return status_set(AIDB_BUSY, "no process can take the connection at the moment");
+    child->stuck_since_ns = 0;
+    set_spare(postmaster, child, false);
+    if (server != slot) {
+        child->kind = SLOT_BACKEND;
+        child->host = server;
+        postmaster->children[server].clients++;
+    }
+    return AIDB_OK;
 }
 
 static void free_client(Postmaster *postmaster, uint32_t slot)
@@ -213,22 +268,31 @@ static void free_client(Postmaster *postmaster, uint32_t slot)
     child->host = 0;
 }
 
-void postmaster_take_slots_back(Postmaster *postmaster, uint32_t host)
+/* A host or backend sends that slots are free again. */
+static void take_slots_back(Postmaster *postmaster, uint32_t server)
 {
     uint32_t slot;
-    Child *child = &postmaster->children[host];
-    while (child->channel >= 0 &&
-           recv(child->channel, &slot, sizeof slot, MSG_DONTWAIT) == (ssize_t)sizeof slot)
-        if (slot >= SLOT_OF_BACKENDS && slot < postmaster->slot_of_hosts &&
-            postmaster->children[slot].host == host)
+    Child *child = &postmaster->children[server];
+    while (child->channel >= 0) {
+        ssize_t got = recv(child->channel, &slot, sizeof slot, MSG_DONTWAIT);
+        if (got == 0) /* it is ending: only its end counts now */
+            epoll_ctl(postmaster->epoll_fd, EPOLL_CTL_DEL, child->channel, NULL);
+        if (got != (ssize_t)sizeof slot)
+            return;
+        if (server < postmaster->slot_of_hosts && postmaster->spare_count < SPARES_MAX)
+            set_spare(postmaster, child, true);
+        else if (server < postmaster->slot_of_hosts)
+            close_channel(postmaster, child);
+        else if (slot >= SLOT_OF_BACKENDS && slot < postmaster->slot_of_hosts &&
+                 postmaster->children[slot].host == server)
             free_client(postmaster, slot);
+    }
 }
 
 /* The host has ended. Whether its clients' slots are free, as they are when it ended well. */
 static bool free_clients(Postmaster *postmaster, uint32_t host)
 {
     bool released = true;
-    close_channel(postmaster, &postmaster->children[host]);
     for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++) {
         if (postmaster->children[i].host != host)
             continue;
@@ -474,6 +538,7 @@ static void child_ended(Postmaster *postmaster, uint32_t slot, int status)
     Child *child = &postmaster->children[slot];
     pid_t pid = child->pid;
     child->pid = 0;
+    close_channel(postmaster, child);
     if (slot == SLOT_OF_STARTUP) {
         startup_ended(postmaster, status);
         return;
@@ -670,7 +735,7 @@ static void take_event(Postmaster *postmaster, const struct epoll_event *event)
     if (tag == (uint64_t)postmaster->signal_fd)
         take_signals(postmaster);
     else if (tag >> 32 == 2)
-        postmaster_take_slots_back(postmaster, (uint32_t)tag);
+        take_slots_back(postmaster, (uint32_t)tag);
     else if (tag >> 32 != 0)
         listen_pending(postmaster, (size_t)(uint32_t)tag,
                        (event->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);

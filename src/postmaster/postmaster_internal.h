@@ -27,8 +27,9 @@
 typedef struct Child {
     pid_t pid;     /* 0: none */
     uint32_t host; /* of a client without a process of its own: the slot of who serves it; else 0 */
-    int channel;   /* of a host: clients go there, free slots come back; -1: none */
+    int channel;   /* of a host or backend: clients go there, free slots come back; -1: none */
     uint32_t clients; /* of a host */
+    bool spare;       /* a backend whose client has left: it waits for another */
     SlotKind kind;
     bool leaving;      /* told to end */
     uint64_t retry_ns; /* not to be started again before */
@@ -91,6 +92,7 @@ typedef struct Postmaster {
     Child *children; /* one for each slot */
     uint32_t child_count;
     uint32_t slot_of_hosts; /* from here on */
+    uint32_t spare_count;
     uint64_t next_session;
     Phase phase;
     Shutdown shutdown;
@@ -106,11 +108,11 @@ typedef struct Postmaster {
 typedef int (*ChildMain)(Postmaster *postmaster, uint32_t slot, void *arg);
 bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, ChildMain child_main,
                      void *arg);
-/* Whether a process, or a client of a host, has this slot. */
+/* Whether a client has this slot. */
 bool postmaster_slot_used(const Postmaster *postmaster, uint32_t slot);
 uint32_t postmaster_backend_count(const Postmaster *postmaster);
-/* A host sends that slots are free again. */
-void postmaster_take_slots_back(Postmaster *postmaster, uint32_t host);
+/* Has the client served by a process that is there, or by a new one. AIDB_BUSY, AIDB_NO_MEMORY. */
+Status postmaster_serve(Postmaster *postmaster, uint32_t slot, const Pending *pending) MUST_CHECK;
 /* Interrupts the backend of a session, when the secret is right. */
 void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret);
 
@@ -124,8 +126,8 @@ void listen_accept(Postmaster *postmaster, int listener);
 void listen_pending(Postmaster *postmaster, size_t index, bool hung_up);
 /* Closes what has waited too long. */
 void listen_expire(Postmaster *postmaster);
-/* In a child: closes every descriptor that is the postmaster's own, but for `keep`. */
-void listen_forget(Postmaster *postmaster, int keep);
+/* In a child: closes every descriptor that is the postmaster's own. */
+void listen_forget(Postmaster *postmaster);
 
 /* ---- child.c --------------------------------------------------------------------------------- */
 
@@ -133,8 +135,9 @@ int child_startup(Postmaster *postmaster, uint32_t slot, void *arg);
 int child_stop(Postmaster *postmaster, uint32_t slot, void *arg);
 /* WAL writer, flusher, compactor: `arg` is unused. */
 int child_duty(Postmaster *postmaster, uint32_t slot, void *arg);
-int child_backend(Postmaster *postmaster, uint32_t slot, void *arg); /* a Pending */
-int child_host(Postmaster *postmaster, uint32_t slot, void *arg);    /* its end of the channel */
+/* `arg` of both is their end of the channel. */
+int child_backend(Postmaster *postmaster, uint32_t slot, void *arg);
+int child_host(Postmaster *postmaster, uint32_t slot, void *arg);
 const char *child_name(SlotKind kind);
 
 #endif
