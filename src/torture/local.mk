@@ -7,7 +7,9 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/embedded.c \
 	%D%/failpoint.c \
 	%D%/fault.c \
+	%D%/history.h %D%/history.c \
 	%D%/hostile.c \
+	%D%/linear.c \
 	%D%/kill.c \
 	%D%/main.c \
 	%D%/oracle.c \
@@ -19,6 +21,10 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/soak.c \
 	%D%/torture.h
 %C%_aidbtorture_LDADD = $(AIDB_LIBS)
+
+check_PROGRAMS += %D%/history_test
+%C%_history_test_SOURCES = %D%/history_test.c %D%/history.c
+%C%_history_test_LDADD = $(TEST_LIBS) $(TEST_END_LIBS)
 
 # Not by libtool: nothing is installed, and the file must be a plain shared object without a sanitizer.
 noinst_DATA += %D%/disk.so

@@ -49,6 +49,9 @@ static const struct {
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
     {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
     {"server-fault", server_fault_campaign, 26, "failing calls and full disks under a server"},
+    {"linear", linear_campaign, 12, "what clients of a server saw has one order, with kills"},
+    {"linear-embedded", linear_campaign, 8, "the same of threads of a program that is killed"},
+    {"bank", linear_campaign, 12, "transfers and sums in snapshots, with kills"},
     {"hostile", hostile_campaign, 100000,
      "clients in bad faith beside others; iterations are mutated frames"},
 };
