@@ -7,6 +7,8 @@
 
 #include <check.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
@@ -170,6 +172,45 @@ START_TEST(lock_excludes_processes)
 }
 END_TEST
 
+#ifdef AIDB_ASSERTIONS
+static Lock *lock_of_rank(LockRank rank)
+{
+    static Lock locks[LOCK_RANK_CACHE + 1];
+    lock_init(&locks[rank], rank, "test");
+    return &locks[rank];
+}
+
+START_TEST(lock_asserts_rank)
+{
+    Slot *slot = slot_claim_any(&shared->table, 0, SLOT_BACKEND);
+    lock_acquire(lock_of_rank(LOCK_RANK_VIEW), slot);
+    switch (_i) {
+    case 0:
+        lock_acquire(lock_of_rank(LOCK_RANK_MANIFEST), slot);
+        break;
+    case 1:
+        lock_acquire(&(Lock){.rank = LOCK_RANK_VIEW, .name = "another"}, slot);
+        break;
+    default:
+        (void)lock_try_acquire(lock_of_rank(LOCK_RANK_WAL_FLUSH), slot);
+    }
+}
+END_TEST
+
+START_TEST(lock_rank_rises)
+{
+    Slot *slot = slot_claim_any(&shared->table, 0, SLOT_BACKEND);
+    for (LockRank rank = LOCK_RANK_COMPACTION; rank <= LOCK_RANK_CACHE; rank++) {
+        lock_acquire(lock_of_rank(rank), slot);
+        ck_assert_uint_eq(atomic_load(&slot->lock_ranks) >> rank, 1);
+    }
+    ck_assert_str_eq(lock_rank_name(atomic_load(&slot->lock_ranks)), "cache");
+    ck_assert_str_eq(lock_rank_name(1u << LOCK_RANK_WAL_FLUSH), "log flush");
+    ck_assert_str_eq(lock_rank_name(0), "none");
+}
+END_TEST
+#endif
+
 START_TEST(lock_names_its_holder)
 {
     Slot *a = slot_claim(&shared->table, 0, SLOT_BACKEND);
@@ -299,6 +340,12 @@ int main(void)
     tcase_add_test(all, lock_excludes_threads);
     tcase_add_test(all, lock_excludes_processes);
     tcase_add_test(all, lock_names_its_holder);
+#ifdef AIDB_ASSERTIONS
+    tcase_add_test(all, lock_rank_rises);
+    const char *fork_mode = getenv("CK_FORK");
+    if (fork_mode == NULL || strcmp(fork_mode, "no") != 0)
+        tcase_add_loop_test_raise_signal(all, lock_asserts_rank, SIGABRT, 0, 3);
+#endif
     tcase_add_test(all, epochs_hold_back_reuse);
     tcase_add_test(all, arena_reuses_and_ends);
     tcase_add_test(all, readers_never_see_reused_memory);

@@ -51,8 +51,20 @@ static void note_acquired(Lock *lock, Slot *slot)
     FAILPOINT_HELD(lock);
 }
 
+/* Also where it is only tried: who does not get it waits for its holder in another way. */
+static void check_rank(const Lock *lock, const Slot *slot)
+{
+#ifdef AIDB_ASSERTIONS
+    assert(atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) < 1u << lock->rank);
+#else
+    (void)lock;
+    (void)slot;
+#endif
+}
+
 bool lock_try_acquire(Lock *lock, Slot *slot)
 {
+    check_rank(lock, slot);
     uint32_t state = 0;
     if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
                                                  memory_order_relaxed))
@@ -63,9 +75,7 @@ bool lock_try_acquire(Lock *lock, Slot *slot)
 
 void lock_acquire(Lock *lock, Slot *slot)
 {
-#ifdef AIDB_ASSERTIONS
-    assert(atomic_load_explicit(&slot->lock_ranks, memory_order_relaxed) < 1u << lock->rank);
-#endif
+    check_rank(lock, slot);
     uint32_t state = 0;
     if (!atomic_compare_exchange_strong_explicit(&lock->word, &state, 1, memory_order_acquire,
                                                  memory_order_relaxed)) {

@@ -19,6 +19,7 @@
 #include "postmaster/postmaster.h"
 #include "postmaster/postmaster_internal.h"
 
+#include "common/failpoint.h"
 #include "common/hash.h"
 #include "common/log.h"
 #include "io/io.h"
@@ -640,9 +641,9 @@ static void reload(Postmaster *postmaster)
 
 /* Locks that are held across file operations for long; a slow disk must not look like a fault. The write
  * lock is not among them: what it is held across marks itself as a log flush. */
-#define LOCKS_WITH_IO                                                                          \
-    ((1u << LOCK_RANK_COMPACTION) | (1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | \
-     (1u << LOCK_RANK_WAL_FLUSH) | (1u << LOCK_RANK_WAL_SEGMENTS))
+#define LOCKS_WITH_IO                                                                         \
+    ((1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | (1u << LOCK_RANK_WAL_FLUSH) | \
+     (1u << LOCK_RANK_WAL_SEGMENTS))
 
 /* Everything that changes in a slot whose owner gets on. */
 static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoch)
@@ -660,8 +661,9 @@ static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now
     uint32_t section = atomic_load(&slot->section);
     uint32_t locks = atomic_load(&slot->lock_ranks);
     uint64_t epoch = atomic_load(&slot->epoch);
-    bool in_io =
-        section == SECTION_FLUSH || section == SECTION_READ || (locks & LOCKS_WITH_IO) != 0;
+    /* Of several locks only the one taken last can be held across a file operation. */
+    uint32_t last = locks != 0 ? 1u << (31 - __builtin_clz(locks)) : 0;
+    bool in_io = section == SECTION_FLUSH || section == SECTION_READ || (last & LOCKS_WITH_IO) != 0;
     if (locks == 0 && epoch == 0 && section == SECTION_NONE) {
         child->stuck_since_ns = 0;
         return;
@@ -674,7 +676,8 @@ static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now
         return;
     }
     uint64_t stuck_ns = now - child->stuck_since_ns;
-    bool kill_it = !in_io && stuck_ns >= STUCK_KILL_NS;
+    bool kill_it =
+        !in_io && stuck_ns >= FAILPOINT_CONSTANT("postmaster.stuck_kill_ns", STUCK_KILL_NS);
     if (!child->stuck_said || kill_it)
         server_log(kill_it ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
                    "the %s (process %d) has not moved for %" PRIu64 " s: lock %s, %s an epoch%s%s",
@@ -691,7 +694,7 @@ static void monitor(Postmaster *postmaster)
     uint64_t now = port_monotonic_ns();
     if (now < postmaster->monitor_ns || postmaster->phase != PHASE_RUN)
         return;
-    postmaster->monitor_ns = now + MONITOR_NS;
+    postmaster->monitor_ns = now + FAILPOINT_CONSTANT("postmaster.monitor_ns", MONITOR_NS);
     for (uint32_t i = 0; i < postmaster->child_count; i++) {
         Child *child = &postmaster->children[i];
         pid_t pid = process_of(postmaster, child);

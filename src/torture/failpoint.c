@@ -25,6 +25,11 @@ bool failpoint_campaign(Torture *torture)
     return true;
 }
 
+bool stuck_campaign(Torture *torture)
+{
+    return failpoint_campaign(torture);
+}
+
 #else
 
 #include <fcntl.h>
@@ -393,6 +398,106 @@ static bool server_try(Points *points, FailRecord *record, int tries, uint32_t r
         ok = torture_failed(torture, "the reset took %u ms", torture->recovery_ms[recoveries]);
     return ok && reached;
 }
+
+/* ---- holders that do not let go ----------------------------------------------------------------- */
+
+/* Waits for a line of the server log behind `from` that has both words. */
+static bool await_line(Points *points, long from, const char *one, const char *two,
+                       uint32_t limit_ms)
+{
+    char path[TORTURE_PATH + 32], line[1000];
+    snprintf(path, sizeof path, "%s/aidb.log", points->server.data);
+    uint64_t end = torture_now_ms() + limit_ms;
+    while (torture_now_ms() < end) {
+        FILE *file = fopen(path, "r");
+        bool found = false;
+        if (file != NULL && fseek(file, from, SEEK_SET) == 0)
+            while (!found && fgets(line, sizeof line, file) != NULL)
+                found = strstr(line, one) != NULL && strstr(line, two) != NULL;
+        if (file != NULL)
+            fclose(file);
+        if (found)
+            return true;
+        torture_sleep_ms(20);
+    }
+    return torture_failed(points->torture, "no line of %s has \"%s\" and \"%s\"", path, one, two);
+}
+
+static long log_size(Points *points)
+{
+    char path[TORTURE_PATH + 32];
+    snprintf(path, sizeof path, "%s/aidb.log", points->server.data);
+    FILE *file = fopen(path, "r");
+    long size = file != NULL && fseek(file, 0, SEEK_END) == 0 ? ftell(file) : 0;
+    if (file != NULL)
+        fclose(file);
+    return size;
+}
+
+/* A process sleeps holding the lock. It must be named; one that no file operation can excuse is killed, which
+ * is a reset, any other gets its time. */
+static bool stick_at(Points *points, FailRecord *record)
+{
+    Torture *torture = points->torture;
+    pid_t clients[ORACLE_CLIENTS_MAX], pusher;
+    size_t count;
+    char lock[40];
+    const char *const with_io[] = {"flush_job", "manifest", "log_flush", "log_segments"};
+    bool excused = false;
+    snprintf(lock, sizeof lock, "lock %s", record->name + strlen("lock.held."));
+    for (size_t i = 0; i < sizeof with_io / sizeof with_io[0]; i++)
+        excused = excused || strcmp(lock + 5, with_io[i]) == 0;
+    for (char *at = lock; *at != '\0'; at++)
+        if (*at == '_')
+            *at = ' ';
+    uint64_t before = fired(record);
+    long from = log_size(points);
+    torture->rounds++;
+    bool ok = load_begin(points, record, clients, &count, &pusher) &&
+              arm(points, record->name, excused ? "sleep(4000)" : "sleep(60000)", 1);
+    if (ok && !await(points, record, before, REACH_MS))
+        ok = torture_failed(torture, "%s is never reached", record->name);
+    ok = ok && await_line(points, from, "has not moved", lock, ANSWER_MS);
+    if (!excused) {
+        ok = ok && await_line(points, from, "it is killed", lock, ANSWER_MS);
+        points->kills++;
+    }
+    uint64_t since = torture_now_ms();
+    ok = load_end(points, clients, count, pusher) && ok && arm(points, record->name, "off", 0);
+    for (uint32_t c = 0; ok && excused && c < torture->oracle->clients; c++)
+        if (torture->oracle->client[c].ended != 0)
+            ok = torture_failed(torture, "client %u got status %u while %s was held", c,
+                                torture->oracle->client[c].ended, lock);
+    return ok && server_check(&points->server, AIDB_OS, since, !excused);
+}
+
+bool stuck_campaign(Torture *torture)
+{
+    Points points = {.torture = torture};
+    FailRecord *locks[16];
+    uint32_t count = 0;
+    torture->oracle->clients = 2;
+    setenv("AIDB_FAILPOINTS",
+           "postmaster.monitor_ns=value(500000000);postmaster.stuck_kill_ns=value(2000000000)", 1);
+    bool ok = server_create(torture, &points.server);
+    points.table = ok ? failpoint_table_map(points.server.data, false) : NULL;
+    if (ok && points.table == NULL)
+        ok = torture_failed(torture, "the server has no fail points: was it built with them?");
+    for (uint32_t i = 0; ok && i < atomic_load(&points.table->count); i++)
+        if (atomic_load(&points.table->records[i].kind) == FAILPOINT_LOCK && count < 16)
+            locks[count++] = &points.table->records[i];
+    uint32_t first = count > 0 ? (uint32_t)torture_below(torture, count) : 0;
+    for (uint32_t i = 0; ok && count > 0 && i < torture->iterations; i++)
+        ok = stick_at(&points, locks[(first + i * 3) % count]); /* all of them in time */
+    snprintf(torture->note, sizeof torture->note, "%u locks, %u holders killed", count,
+             points.kills);
+    failpoint_table_unmap(points.table);
+    if (points.server.pid > 0 && !process_gone(points.server.pid))
+        (void)server_kill(&points.server, true);
+    return ok;
+}
+
+/* ---- the beginning ------------------------------------------------------------------------------ */
 
 static bool create_server(Points *points)
 {

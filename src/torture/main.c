@@ -47,6 +47,7 @@ static const struct {
     {"failpoint", failpoint_campaign, 1, "kill -9 of a server's processes at every named step"},
     {"failpoint-embedded", failpoint_campaign, 1, "the same in a program with an open directory"},
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
+    {"stuck", stuck_campaign, 10, "processes that hold a lock and do not let it go"},
     {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
     {"server-fault", server_fault_campaign, 26, "failing calls and full disks under a server"},
     {"linear", linear_campaign, 12, "what clients of a server saw has one order, with kills"},

@@ -341,12 +341,11 @@ Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn)
 }
 
 /* Writes a record to segments, past the ring, and syncs it. Flush lock held, ring drained. */
-static Status write_large(Wal *wal, Slot *slot, Slice payload, const uint8_t *header, uint64_t end)
+static Status write_large(Wal *wal, Slice payload, const uint8_t *header, uint64_t end)
 {
     static const uint8_t zeros[8];
     uint64_t lsn = wal_copied(wal);
     uint64_t payload_end = lsn + WAL_RECORD_HEADER_SIZE + payload.size;
-    SlotSection section = slot_enter(slot, SECTION_FLUSH);
     Status status = segment_write(wal, lsn, header, WAL_RECORD_HEADER_SIZE);
     FAILPOINT("wal.large_header_written");
     if (status == AIDB_OK)
@@ -357,12 +356,11 @@ static Status write_large(Wal *wal, Slot *slot, Slice payload, const uint8_t *he
     if (status == AIDB_OK)
         status = segment_sync(wal);
     FAILPOINT("wal.large_synced");
-    slot_leave(slot, section);
     return status;
 }
 
-Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash,
-                        uint64_t *payload_lsn)
+static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash,
+                           uint64_t *payload_lsn)
 {
     WalShared *shared = wal->shared;
     *payload_lsn = 0;
@@ -379,7 +377,7 @@ Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_ha
         *payload_lsn = wal_next_payload_lsn(wal);
         encode_next(wal, payload, payload_hash, header);
         uint64_t begin = wal_copied(wal);
-        if (write_large(wal, slot, payload, header, end) != AIDB_OK) {
+        if (write_large(wal, payload, header, end) != AIDB_OK) {
             status = fail(wal);
         } else {
             /* In this order: nobody may see durable beyond copied. */
@@ -393,6 +391,17 @@ Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_ha
         }
     }
     end_lead(shared, slot);
+    return status;
+}
+
+/* All of it is marked as file operations: the write lock is held, and whoever waits here for a slow disk must
+ * not look like somebody who is stuck. */
+Status wal_append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload_hash,
+                        uint64_t *payload_lsn)
+{
+    SlotSection section = slot_enter(slot, SECTION_FLUSH);
+    Status status = append_large(wal, slot, payload, payload_hash, payload_lsn);
+    slot_leave(slot, section);
     return status;
 }
 
