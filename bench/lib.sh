@@ -15,6 +15,7 @@ keep=false
 work=''
 results=''
 minutes=''
+first_round=1
 server_pids=()
 
 die() {
@@ -58,6 +59,7 @@ stop_pid() {
 
 clean_up() {
     local pid
+    if [ -n "$work" ] && [ -s "$work/running" ]; then stop_pid "$(cat "$work/running")"; fi
     for pid in ${server_pids[@]+"${server_pids[@]}"}; do stop_pid "$pid"; done
     if [ -n "$work" ]; then
         if $keep; then say "kept: $work"; else rm -rf "$work"; fi
@@ -72,6 +74,25 @@ make_work() {
     : >"$results"
     trap clean_up EXIT
     trap 'exit 130' INT TERM
+}
+
+# watched OUTPUT COMMAND…: runs a program that may take long, so that the script can be interrupted
+# meanwhile. It runs as a child of a subshell, to which the kernel adds the bytes that the child caused
+# to be written (pages that it made dirty); that number is left in OUTPUT.written.
+watched() {
+    local out=$1
+    shift
+    (
+        self=$BASHPID
+        "$@" >"$out" 2>"$out.err" &
+        echo $! >"$work/running"
+        wait $!
+        code=$?
+        rm -f "$work/running"
+        awk '/^write_bytes/ { print $2 }' "/proc/$self/io" >"$out.written"
+        exit $code
+    ) &
+    wait $!
 }
 
 # number TEXT: 5m as 5000000, as the programs of AiDb read it (not all peers do).
@@ -155,13 +176,13 @@ keep_results() {
     { printf '%s\n' "$2" && cat "$results"; } >"$1" || die "could not write $1"
 }
 
-# another_round: whether to begin round $round, of at most $rounds; with a limit of $minutes, only if
-# it can be expected to end in time. The first one is always made.
+# another_round: whether to begin round $round, of at most $rounds from $first_round on; with a limit of
+# $minutes, only if it can be expected to end in time. The first one is always made.
 another_round() {
     local took last
     # shellcheck disable=SC2154 # of the scripts
-    [ "$round" -le "$rounds" ] || return 1
-    if [ "$round" -gt 1 ] && [ -n "$minutes" ]; then
+    [ "$round" -lt $((first_round + rounds)) ] || return 1
+    if [ "$round" -gt "$first_round" ] && [ -n "$minutes" ]; then
         took=$((SECONDS - rounds_began))
         last=$((SECONDS - round_began))
         if awk -v t="$took" -v l="$last" -v m="$minutes" 'BEGIN { exit !(t + l > m * 60) }'; then
@@ -169,7 +190,7 @@ another_round() {
             return 1
         fi
     fi
-    [ "$round" = 1 ] && rounds_began=$SECONDS
+    [ "$round" = "$first_round" ] && rounds_began=$SECONDS
     round_began=$SECONDS
 }
 
@@ -177,5 +198,5 @@ another_round() {
 describe_machine() {
     echo "machine: $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
         "$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r)," \
-        "$(stat -f -c %T "$work")"
+        "$(df --output=fstype "$work" | tail -n 1)"
 }

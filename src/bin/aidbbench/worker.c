@@ -205,6 +205,8 @@ static aidb_status do_connect(Worker *worker)
     aidb_status status = aidb_open(worker->bench->options->db, settings, &db);
     if (status == AIDB_OK)
         status = do_get(worker, db);
+    if (status != AIDB_OK)
+        fail(worker, status); /* before closing loses the message */
     aidb_status closed = aidb_close(db);
     return status == AIDB_OK ? closed : status;
 }
