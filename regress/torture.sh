@@ -6,7 +6,10 @@ torture_program=$AIDB_BUILDDIR/src/torture/aidbtorture
 # A copy, beside those of the programs: the tree may be built again meanwhile.
 torture_bin=$(dirname "$AIDB_REGRESS_PIDS")/bin
 cp "$torture_program" "$torture_bin/"
-[ ! -e "$AIDB_BUILDDIR/src/torture/disk.so" ] || cp "$AIDB_BUILDDIR/src/torture/disk.so" "$torture_bin/"
+for torture_shim in disk.so memory.so; do
+    [ ! -e "$AIDB_BUILDDIR/src/torture/$torture_shim" ] ||
+        cp "$AIDB_BUILDDIR/src/torture/$torture_shim" "$torture_bin/"
+done
 torture_seed=${AIDB_SEED:-$(date +%s)}
 
 # torture CAMPAIGN [flags…]

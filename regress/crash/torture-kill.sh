@@ -10,5 +10,6 @@ torture kill-postmaster --iterations "${AIDB_ROUNDS:-6}"
 torture kill-group --iterations "${AIDB_ROUNDS:-6}"
 torture kill-recovery --iterations "${AIDB_ROUNDS:-2}"
 torture kill-embedded --iterations "${AIDB_ROUNDS:-10}"
+torture oom --iterations "${AIDB_ROUNDS:-3}"
 torture stop --iterations "${AIDB_ROUNDS:-2}" --clients 4
 done_testing

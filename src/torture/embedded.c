@@ -128,8 +128,10 @@ int worker_main(int argc, char **argv)
                               .client = c,
                               .db = db,
                               .now = control != NULL ? &control->calls : NULL};
-        if (pthread_create(&threads[c].thread, NULL, run_thread, &threads[c]) != 0)
-            return 2;
+        if (pthread_create(&threads[c].thread, NULL, run_thread, &threads[c]) != 0) {
+            fprintf(stderr, "could not make a thread\n");
+            return 4;
+        }
     }
     Thread pusher = {.oracle = oracle, .db = db};
     if (push && pthread_create(&pusher.thread, NULL, run_pusher, &pusher) != 0)

@@ -51,6 +51,7 @@ static Kind fault_kinds[] = {
     {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0, 0},
     {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
      false, 0, 0, 0},
+    {"ENOMEM", DISK_ERROR, ENOMEM, DISK_MEMORY, "", false, false, 0, 0, 0},
     {"short 1%", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 10, 0, 0},
     {"EINTR 1%", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
      true, 10, 0, 0},
@@ -83,7 +84,11 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     bool loss = !kind->harmless && (kind->kinds & DISK_SYNC) != 0;
     power_journal_remove(paths->journal);
     Disk *disk = loss ? power_disk_create(paths->data) : NULL;
+    const char *disk_shim = torture->shim;
+    if (kind->kinds == DISK_MEMORY)
+        torture->shim = torture->memory_shim;
     pid_t pid = worker_start(torture, paths->data, paths->control, loss ? paths->journal : NULL);
+    torture->shim = disk_shim;
     int status;
     bool hung = !torture_wait(pid, 60000, &status);
     bool ok = true;
@@ -181,6 +186,8 @@ bool fault_campaign(Torture *torture)
     uint64_t fired = 0, total = 0;
     for (size_t i = 0; i < KIND_COUNT && ok; i++) {
         Kind *kind = &fault_kinds[i];
+        if (kind->kinds == DISK_MEMORY && torture->memory_shim == NULL)
+            continue;
         ok = fault_run(torture, &paths, control, kind, 0);
         forget(oracle);
         kind->calls = control->matched;

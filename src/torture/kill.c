@@ -44,7 +44,7 @@ static void count_kind(Kinds *kinds, const char *title)
     }
 }
 
-static bool pick_child(Server *server, const char *words, pid_t *pid, char title[80])
+bool server_pick_child(Server *server, const char *words, pid_t *pid, char title[80])
 {
     pid_t children[CHILDREN_MAX];
     size_t count = server_children(server, children);
@@ -69,7 +69,8 @@ bool server_kill_child(Server *server, char title[80])
     static const char *const words[] = {"wal writer", "flusher", "compactor", "backend"};
     const char *word =
         words[torture_below(server->torture, 8) % 8 < 4 ? torture_below(server->torture, 4) : 3];
-    if (!pick_child(server, word, &pid, title) && !pick_child(server, NULL, &pid, title))
+    if (!server_pick_child(server, word, &pid, title) &&
+        !server_pick_child(server, NULL, &pid, title))
         return torture_failed(server->torture, "the server has no children");
     uint64_t end = torture_now_ms() + ANSWER_MS;
     kill(pid, SIGKILL);
@@ -114,7 +115,7 @@ static bool stop_child(Server *server, Kinds *kinds)
     static const char *const words[] = {"wal writer", "compactor", "flusher"};
     pid_t pid;
     char title[80];
-    if (!pick_child(server, words[torture_below(server->torture, 3)], &pid, title))
+    if (!server_pick_child(server, words[torture_below(server->torture, 3)], &pid, title))
         return torture_failed(server->torture, "the server has no background processes");
     count_kind(kinds, title);
     kill(pid, SIGSTOP);

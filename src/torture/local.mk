@@ -1,5 +1,5 @@
 # aidbtorture breaks things around AiDb and checks what is left; disk.so is the faulty disk that it
-# preloads. Neither is installed. README.md tells what there is.
+# preloads, memory.so the memory that runs out. None is installed. README.md tells what there is.
 
 noinst_PROGRAMS += %D%/aidbtorture
 %C%_aidbtorture_SOURCES = \
@@ -12,6 +12,7 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/linear.c \
 	%D%/kill.c \
 	%D%/main.c \
+	%D%/oom.c \
 	%D%/oracle.c \
 	%D%/oracle.h \
 	%D%/power.c \
@@ -26,10 +27,13 @@ check_PROGRAMS += %D%/history_test
 %C%_history_test_SOURCES = %D%/history_test.c %D%/history.c
 %C%_history_test_LDADD = $(TEST_LIBS) $(TEST_END_LIBS)
 
-# Not by libtool: nothing is installed, and the file must be a plain shared object without a sanitizer.
-noinst_DATA += %D%/disk.so
-EXTRA_DIST += %D%/disk.c
-CLEANFILES += %D%/disk.so
+# Not by libtool: nothing is installed, and the files must be plain shared objects without a sanitizer.
+noinst_DATA += %D%/disk.so %D%/memory.so
+EXTRA_DIST += %D%/disk.c %D%/memory.c
+CLEANFILES += %D%/disk.so %D%/memory.so
 %D%/disk.so: $(srcdir)/%D%/disk.c $(srcdir)/%D%/disk.h
 	$(AM_V_CC)$(CC) $(DEFS) $(AM_CPPFLAGS) $(CPPFLAGS) -std=gnu11 -g -O2 -Wall -Wextra -fPIC -shared \
 	    -o $@ $(srcdir)/%D%/disk.c -ldl
+%D%/memory.so: $(srcdir)/%D%/memory.c $(srcdir)/%D%/disk.h
+	$(AM_V_CC)$(CC) $(DEFS) $(AM_CPPFLAGS) $(CPPFLAGS) -std=gnu11 -g -O2 -Wall -Wextra -fPIC -shared \
+	    -fno-builtin -o $@ $(srcdir)/%D%/memory.c

@@ -25,6 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
+
 static const struct {
     const char *name;
     bool (*run)(Torture *torture);
@@ -49,6 +55,7 @@ static const struct {
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
     {"stuck", stuck_campaign, 10, "processes that hold a lock and do not let it go"},
     {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
+    {"oom", oom_campaign, 5, "the kernel's out-of-memory killer takes a backend"},
     {"server-fault", server_fault_campaign, 26, "failing calls and full disks under a server"},
     {"linear", linear_campaign, 12, "what clients of a server saw has one order, with kills"},
     {"linear-embedded", linear_campaign, 8, "the same of threads of a program that is killed"},
@@ -238,17 +245,18 @@ int main(int argc, char **argv)
         return usage(stderr, 2);
 
     static Torture torture;
-    static char self[TORTURE_PATH], shim[TORTURE_PATH + 16];
+    static char self[TORTURE_PATH], shim[TORTURE_PATH + 16], memory[TORTURE_PATH + 16];
     ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
     if (size < 0)
         return 2;
-    /* disk.so lies beside the program. */
-    memcpy(shim, self, (size_t)size + 1);
-    char *slash = strrchr(shim, '/');
-    snprintf(slash, sizeof shim - (size_t)(slash - shim), "/disk.so");
+    /* disk.so and memory.so lie beside the program. */
+    int folder = (int)(strrchr(self, '/') - self);
+    snprintf(shim, sizeof shim, "%.*s/disk.so", folder, self);
+    snprintf(memory, sizeof memory, "%.*s/memory.so", folder, self);
     torture = (Torture){.campaign = campaigns[which].name,
                         .self = self,
                         .shim = shim,
+                        .memory_shim = SANITIZED ? NULL : memory,
                         .seed = (uint64_t)time(NULL) * 1000 + (uint64_t)getpid() % 1000,
                         .iterations = campaigns[which].iterations,
                         .clients = 8};

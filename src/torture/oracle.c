@@ -281,6 +281,12 @@ void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
             OpLog *log = &own->ops[first + i];
             sent[i] = (Sent){.log = log, .now = now, .status = AIDB_UNKNOWN};
             aidb_status status = op_batch(&op, client, sequence, batch);
+            if (status == AIDB_NO_MEMORY) {
+                atomic_store(&own->ended, status);
+                going = false;
+                window = i;
+                break;
+            }
             if (status != AIDB_OK) {
                 wrong(own, "client %u: batch: %s", client, aidb_error_message());
                 going = false;

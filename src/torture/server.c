@@ -31,7 +31,7 @@ bool server_aidbctl(const Server *server, const char *const *arguments)
         dup2(fd, 1);
         dup2(fd, 2);
         if (server->control != NULL) {
-            setenv("LD_PRELOAD", torture->shim, 1);
+            setenv("LD_PRELOAD", server->shim != NULL ? server->shim : torture->shim, 1);
             setenv("AIDB_DISK_ROOT", server->data, 1);
             setenv("AIDB_DISK_CONTROL", server->control, 1);
             if (server->journal != NULL)

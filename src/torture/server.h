@@ -15,6 +15,7 @@ typedef struct Server {
     char uri[TORTURE_PATH + 32];
     pid_t pid;                   /* of the postmaster */
     const char *control;         /* the faulty disk's control page, NULL: no faulty disk */
+    const char *shim;            /* preloaded when there is a control page; NULL: the faulty disk */
     const char *journal;         /* the faulty disk's journal, NULL: none */
     const _Atomic uint32_t *now; /* noted with attempts and acknowledgements, NULL: none */
 } Server;
@@ -36,6 +37,8 @@ size_t server_children(const Server *server, pid_t children[CHILDREN_MAX]);
 /* What ps shows of a process, "" when it is gone. */
 void process_title(pid_t pid, char title[80]);
 bool process_gone(pid_t pid);
+/* A random child, but never recovery, whose title has `words` (NULL: any). */
+bool server_pick_child(Server *server, const char *words, pid_t *pid, char title[80]);
 /* Kills a random child, but never recovery. `title` (NULL: not wanted) says which. */
 bool server_kill_child(Server *server, char title[80]);
 /* Kills the postmaster, and everybody else too or lets them notice. False when a child stays. */

@@ -54,7 +54,7 @@ typedef struct Faults {
     Server server;
     DiskControl *control;
     char control_path[TORTURE_PATH], journal[TORTURE_PATH], lost[TORTURE_PATH];
-    uint32_t full, syncs, reads, nth, starts, harmless, fired;
+    uint32_t memory, full, syncs, reads, nth, starts, harmless, fired;
 } Faults;
 
 static bool more_than(const Oracle *oracle, OpState state, uint64_t count, uint32_t limit_ms)
@@ -376,6 +376,22 @@ static bool nth_of_start(Faults *faults, const Kind *kind, uint32_t n)
     return server_start(server) && server_check(server, AIDB_OS, since, true);
 }
 
+/* The Nth request for memory fails, during a start or afterwards, in any process. */
+static bool no_memory(Faults *faults, bool start, uint32_t n)
+{
+    static const Kind kind = {"ENOMEM", DISK_ERROR, ENOMEM, DISK_MEMORY, 500};
+    Server *server = &faults->server;
+    Torture *torture = server->torture;
+    if (torture->memory_shim == NULL)
+        return true;
+    server->shim = torture->memory_shim;
+    bool ok = nth_of_start(faults, &kind, start ? n : UINT32_MAX - 1);
+    ok = ok && (start || nth_call(faults, &kind, n));
+    server->shim = NULL;
+    return ok && server_kill(server, true) && server_check_log(server, "aidb.log") &&
+           server_start(server);
+}
+
 static bool harmless_calls(Faults *faults, const Kind *kind)
 {
     Server *server = &faults->server;
@@ -409,11 +425,11 @@ static bool run_case(Faults *faults, uint64_t round)
     Torture *torture = faults->server.torture;
     const Kind *kind = &nth_kinds[torture_below(torture, NTH_KINDS)];
     uint32_t n = 1 + (uint32_t)torture_below(torture, kind->nth_max);
-    uint64_t turn = round / 13;
-    switch (round % 13) {
+    uint64_t turn = round / 15;
+    switch (round % 15) {
     case 0:
     case 7: {
-        const char *path = full_paths[(turn * 2 + (round % 13 == 7)) % 4];
+        const char *path = full_paths[(turn * 2 + (round % 15 == 7)) % 4];
         ShimDisk disk = {faults->control, path};
         /* The log goes on in segments that it has, as long as tables can be written. */
         bool refuses = path[0] == 0 || strcmp(path, "sst/") == 0;
@@ -437,6 +453,10 @@ static bool run_case(Faults *faults, uint64_t round)
     case 5:
         faults->harmless++;
         return harmless_calls(faults, &harmless_kinds[turn % 2]);
+    case 6:
+    case 10:
+        faults->memory++;
+        return no_memory(faults, round % 15 == 6, 1 + (uint32_t)torture_below(torture, 500));
     default:
         faults->nth++;
         return nth_call(faults, kind, n);
@@ -461,9 +481,10 @@ bool server_fault_campaign(Torture *torture)
     while (ok && torture_round(torture))
         ok = run_case(&faults, torture->rounds - 1);
     snprintf(torture->note, sizeof torture->note,
-             "full disk %u%s, failed sync %u, failed reads %u, Nth call %u, Nth of a start %u, "
+             "full disk %u%s, failed sync %u, failed reads %u, no memory %u, Nth call %u, Nth of a "
+             "start %u, "
              "harmless %u, %u met a call",
              faults.full, skipped ? "" : " and a small file system", faults.syncs, faults.reads,
-             faults.nth, faults.starts, faults.harmless, faults.fired);
+             faults.memory, faults.nth, faults.starts, faults.harmless, faults.fired);
     return server_finish(&faults.server, ok);
 }

@@ -32,7 +32,7 @@
 #define BULK_SIZE      4096u
 #define SAMPLES_MAX    20000u
 #define DELETE_EVERY   6u
-#define KILL_EVERY     9u
+#define KILL_EVERY     45u /* and the first soon */
 #define SNAPSHOT_HOLDS 1500u
 
 /* ---- the programs beside the oracle's clients ----------------------------------------------------- */
@@ -350,7 +350,7 @@ static bool soak_round(Soak *soak)
     Torture *torture = server->torture;
     pid_t clients[ORACLE_CLIENTS_MAX], programs[2];
     uint64_t since = torture_now_ms();
-    bool kill_one = torture->rounds % KILL_EVERY == 0, ok = true;
+    bool kill_one = torture->rounds % KILL_EVERY == 4, ok = true;
     size_t client_count = server_start_clients(server, clients);
     programs[0] = start_program(server, write_bulk);
     programs[1] = start_program(server, hold_snapshots);

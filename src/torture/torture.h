@@ -12,10 +12,11 @@
 
 typedef struct Torture {
     const char *campaign;
-    const char *self; /* this program */
-    const char *bin;  /* where aidb and aidbctl are; NULL: PATH */
-    const char *shim; /* disk.so */
-    char work[256];   /* temporary folder, removed unless something failed or `keep` */
+    const char *self;        /* this program */
+    const char *bin;         /* where aidb and aidbctl are; NULL: PATH */
+    const char *memory_shim; /* memory.so; NULL: a sanitizer has the allocator */
+    const char *shim;        /* disk.so */
+    char work[256];          /* temporary folder, removed unless something failed or `keep` */
     uint64_t seed;
     uint64_t random;
     uint32_t iterations;
@@ -36,6 +37,7 @@ bool kill_campaign(Torture *torture);     /* kill-child, kill-postmaster, kill-g
 bool embedded_campaign(Torture *torture); /* kill-embedded */
 bool power_campaign(Torture *torture);    /* power, power-every, server-power, ... */
 bool soak_campaign(Torture *torture);
+bool oom_campaign(Torture *torture);
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */

@@ -1,0 +1,86 @@
+/*
+ * memory.c - memory that runs out under a program that does not know: preloaded (LD_PRELOAD), it stands
+ * between the program and the allocator of libc, and lets calls fail as disk.h's control page says (kind
+ * DISK_MEMORY): malloc, calloc, realloc and aligned ones, and mmap of anonymous memory.
+ *
+ * Calls before AIDB_DISK_CONTROL is mapped pass, as do those of the dynamic linker, which has an allocator
+ * of its own.
+ */
+#include "torture/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *memory, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+
+static DiskControl *control;
+
+__attribute__((constructor)) static void begin(void)
+{
+    const char *page = getenv("AIDB_DISK_CONTROL");
+    int fd = page != NULL ? (int)syscall(SYS_openat, AT_FDCWD, page, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *memory =
+        (void *)syscall(SYS_mmap, NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    syscall(SYS_close, fd);
+    if (memory != MAP_FAILED)
+        control = memory;
+}
+
+static bool refused(void)
+{
+    if (control == NULL || (atomic_load(&control->kinds) & DISK_MEMORY) == 0 ||
+        atomic_load(&control->fault) != DISK_ERROR)
+        return false;
+    uint32_t n = atomic_fetch_add(&control->matched, 1) + 1;
+    if (n < atomic_load(&control->from) || n >= atomic_load(&control->until))
+        return false;
+    atomic_fetch_add(&control->fired, 1);
+    errno = ENOMEM;
+    return true;
+}
+
+EXPORT void *malloc(size_t size)
+{
+    return refused() ? NULL : __libc_malloc(size);
+}
+
+EXPORT void *calloc(size_t count, size_t size)
+{
+    return refused() ? NULL : __libc_calloc(count, size);
+}
+
+EXPORT void *realloc(void *memory, size_t size)
+{
+    return refused() ? NULL : __libc_realloc(memory, size);
+}
+
+EXPORT void *aligned_alloc(size_t alignment, size_t size)
+{
+    return refused() ? NULL : __libc_memalign(alignment, size);
+}
+
+EXPORT int posix_memalign(void **memory, size_t alignment, size_t size)
+{
+    *memory = refused() ? NULL : __libc_memalign(alignment, size);
+    return *memory != NULL ? 0 : ENOMEM;
+}
+
+EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    if ((flags & MAP_ANONYMOUS) != 0 && refused())
+        return MAP_FAILED;
+    return (void *)syscall(SYS_mmap, address, size, protection, flags, fd, offset);
+}
+EXPORT void *mmap64(void *address, size_t size, int protection, int flags, int fd, off_t offset)
+    __attribute__((alias("mmap")));
