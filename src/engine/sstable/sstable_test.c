@@ -1272,6 +1272,93 @@ START_TEST(damage_two_levels)
 }
 END_TEST
 
+/* Whether to try everything, not what there is time for in each run of the tests. */
+static bool try_everything(void)
+{
+    const char *text = getenv("AIDB_DAMAGE");
+    return text != NULL && strcmp(text, "full") == 0;
+}
+
+/* What meets each part of a table, without reading blocks twice: properties, filter sections, all entries,
+ * range tombstones. */
+static Status read_once(const Sample *sample)
+{
+    TableInfo info;
+    RETURN_IF_FAILED(table_info_read(sample->path, system_id, &info));
+    ck_assert_mem_eq(&info, &sample->info, sizeof info);
+    FileCache *files;
+    OK(file_cache_create(directory, 2, &files));
+    TableReader reader = {.files = files};
+    Iter *iter = NULL;
+    RangeFragments fragments = {0};
+    uint8_t sections[64] = {0};
+    size_t place = 0;
+    Status status = AIDB_OK;
+    OUT_IF_FAILED(table_fragments(&reader, &info, &fragments));
+    ck_assert_uint_eq(fragments.count, sample->fragment_count);
+    ck_assert_uint_le(info.filter_sections, sizeof sections);
+    OUT_IF_FAILED(table_iter_create(&reader, &info, true, &iter));
+    for (status = iter->ops->seek_first(iter); status == AIDB_OK && iter->valid;
+         status = iter->ops->next(iter), place++) {
+        const Entry *expected = &sample->model.entries[place];
+        ck_assert(place < sample->model.count && entry_equal(&iter->entry, expected));
+        uint64_t hash = table_key_hash(expected->key);
+        uint8_t *asked = &sections[filter_section_of(hash, info.filter_sections)];
+        if (!*asked) {
+            Entry entry;
+            bool found;
+            OUT_IF_FAILED(
+                table_get(&reader, &info, expected->key, hash, expected->lsn, &entry, &found));
+            ck_assert(found && entry_equal(&entry, expected));
+            *asked = 1;
+        }
+    }
+    if (status == AIDB_OK)
+        ck_assert_uint_eq(place, sample->model.count);
+out:
+    iter_destroy(iter);
+    range_fragments_deinit(&fragments);
+    table_reader_deinit(&reader);
+    file_cache_destroy(files);
+    return status;
+}
+
+/* A table of 256 KiB: every byte with three values when there is time, else a sample. */
+START_TEST(damage_large)
+{
+    random_seed("damage_large");
+    make_directory();
+    Sample sample;
+    Shape shape = {"large", 2100, 1, 60, 200, 2, 4096};
+    Compression compression = _i == 0 ? COMPRESSION_NONE : COMPRESSION_ZSTD;
+    sample_make(&sample, &shape, compression, TABLE_NUMBER(1, 9));
+    OK(read_once(&sample));
+    uint64_t size = sample.bytes.size;
+    uint64_t places = try_everything() ? size : 300;
+    for (uint64_t i = 0; i < places; i++) {
+        uint64_t at = try_everything() ? i : random_below((uint32_t)size);
+        for (int j = 0; j < 3; j++) {
+            uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(j == 0   ? 1u << random_below(8)
+                                                             : j == 1 ? 0xff
+                                                                      : 1 + random_below(255));
+            overwrite(sample.path, at, &byte, 1);
+            Status status = read_once(&sample);
+            ck_assert_msg(status == AIDB_CORRUPTION, "flip at %" PRIu64 ": reading gives %s", at,
+                          status_name(status));
+            ck_assert_ptr_nonnull(strstr(status_message(), sample.path));
+            Found found = {0};
+            OK(table_verify(sample.path, system_id, &sample.info, count_damage, &found));
+            ck_assert_msg(found.count > 0, "flip at %" PRIu64 " is not found by verify", at);
+        }
+        overwrite(sample.path, at, &sample.bytes.data[at], 1);
+    }
+    printf("table of %" PRIu64 " bytes changed at %" PRIu64 " places, 3 values each, all found\n",
+           size, places);
+    sample_free(&sample);
+    remove_directory();
+}
+END_TEST
+
 START_TEST(damage_truncation)
 {
     random_seed("damage_truncation");
@@ -1331,7 +1418,8 @@ START_TEST(damage_swaps)
     file_cache_destroy(files);
     ck_assert_uint_gt(count, 20);
 
-    for (int i = 0; i < 1000; i++) {
+    int moves = try_everything() ? 100000 : 1000;
+    for (int i = 0; i < moves; i++) {
         uint32_t a = random_below(count);
         uint32_t b = random_below(count);
         uint64_t size = handles[a].size < handles[b].size ? handles[a].size : handles[b].size;
@@ -1365,6 +1453,7 @@ START_TEST(damage_swaps)
         expect_detected(&samples[0], "move", to);
         overwrite(samples[0].path, to, bytes->data + to, size);
     }
+    printf("%d blocks and runs of bytes moved, all found\n", moves);
     /* Zeroed pages. */
     uint8_t zeroes[4096] = {0};
     for (uint64_t at = 0; at < bytes->size; at += sizeof zeroes) {
@@ -1600,9 +1689,10 @@ static Suite *sstable_suite(void)
     tcase_add_test(tables, file_cache_bounded);
     suite_add_tcase(suite, tables);
     TCase *damage = tcase_create("damage");
-    tcase_set_timeout(damage, 300);
+    tcase_set_timeout(damage, 7200);
     tcase_add_loop_test(damage, damage_every_byte, 0, 3);
     tcase_add_test(damage, damage_two_levels);
+    tcase_add_loop_test(damage, damage_large, 0, 2);
     tcase_add_test(damage, damage_truncation);
     tcase_add_test(damage, damage_swaps);
     tcase_add_test(damage, verify_goes_on);
