@@ -21,11 +21,21 @@ static Status no_path_memory(const char *path)
     return status_set(AIDB_NO_MEMORY, "out of memory for the path \"%s\"", path);
 }
 
+/* Switches the page cache off or on for a descriptor. */
+static bool set_direct(int fd, bool direct)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || ((flags & O_DIRECT) != 0) == direct)
+        return false;
+    return fcntl(fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) == 0;
+}
+
 Status file_open(const char *path, FileMode mode, File *file)
 {
     static const int flags[] = {
         [FILE_READ] = O_RDONLY,
         [FILE_WRITE] = O_RDWR,
+        [FILE_WRITE_THROUGH] = O_RDWR | O_DSYNC,
         [FILE_CREATE_NEW] = O_RDWR | O_CREAT | O_EXCL,
     };
     *file = (File)FILE_CLOSED;
@@ -44,6 +54,8 @@ Status file_open(const char *path, FileMode mode, File *file)
         return status_set_errno(err, "could not %s file \"%s\"",
                                 mode == FILE_CREATE_NEW ? "create" : "open", path);
     }
+    if (mode == FILE_WRITE_THROUGH)
+        (void)set_direct(fd, true); /* where it is refused, writes go through the page cache */
     file->fd = fd;
     file->path = copy;
     return AIDB_OK;
@@ -103,6 +115,36 @@ Status file_write_at(const File *file, uint64_t offset, const void *data, size_t
     return AIDB_OK;
 }
 
+Status file_write_through(const File *file, uint64_t offset, struct iovec *parts, int count)
+{
+    while (count > 0) {
+        if (parts->iov_len == 0) {
+            parts++;
+            count--;
+            continue;
+        }
+        ssize_t n = pwritev(file->fd, parts, count, (off_t)offset);
+        if (n < 0) {
+            int err = errno;
+            if (err == EINTR)
+                continue;
+            /* A device with larger blocks, or a file system that finds out only now. */
+            if (err == EINVAL && set_direct(file->fd, false))
+                continue;
+            return status_set_errno(err, "could not write file \"%s\" at offset %llu", file->path,
+                                    (unsigned long long)offset);
+        }
+        offset += (uint64_t)n;
+        for (struct iovec *part = parts; n > 0; part++) {
+            size_t step = (size_t)n < part->iov_len ? (size_t)n : part->iov_len;
+            part->iov_base = (uint8_t *)part->iov_base + step;
+            part->iov_len -= step;
+            n -= (ssize_t)step;
+        }
+    }
+    return AIDB_OK;
+}
+
 Status file_sync(const File *file)
 {
     int result;
@@ -137,14 +179,24 @@ Status file_truncate(const File *file, uint64_t size)
 
 Status file_zero_fill(const File *file, uint64_t offset, uint64_t size)
 {
-    static const uint8_t zeros[65536];
-    while (size > 0) {
+    static const _Alignas(FILE_BLOCK) uint8_t zeros[65536];
+    Status status = AIDB_OK;
+    /* A page cache full of zeros helps nobody, and their sync would hold up others' syncs. */
+    bool direct = (offset | size) % FILE_BLOCK == 0 && set_direct(file->fd, true);
+    while (size > 0 && status == AIDB_OK) {
         size_t step = size < sizeof zeros ? (size_t)size : sizeof zeros;
-        RETURN_IF_FAILED(file_write_at(file, offset, zeros, step));
+        status = file_write_at(file, offset, zeros, step);
+        if (status != AIDB_OK && direct && errno == EINVAL) {
+            direct = !set_direct(file->fd, false);
+            status = AIDB_OK;
+            continue;
+        }
         offset += step;
         size -= step;
     }
-    return AIDB_OK;
+    if (direct)
+        (void)set_direct(file->fd, false);
+    return status;
 }
 
 Status file_read_whole(const char *path, size_t limit, Buffer *buffer)

@@ -1,6 +1,6 @@
 /*
  * io.h - files. What was written lasts once a sync has returned success: file_sync for the bytes and
- * the size, directory_sync for the name.
+ * the size, directory_sync for the name. file_write_through is write and sync in one.
  *
  * All calls retry EINTR and short transfers. Errors name the path. Not thread-safe per File, except
  * that file_read_at and file_write_at may be used by any number of threads at once.
@@ -12,6 +12,9 @@
 #include "common/status.h"
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
+
+#define FILE_BLOCK 4096u
 
 typedef struct File {
     int fd; /* -1 when closed */
@@ -24,9 +27,10 @@ typedef struct File {
     }
 
 typedef enum FileMode {
-    FILE_READ,      /* must exist */
-    FILE_WRITE,     /* read and write, must exist */
-    FILE_CREATE_NEW /* read and write, must not exist; mode 0600 */
+    FILE_READ,          /* must exist */
+    FILE_WRITE,         /* read and write, must exist */
+    FILE_WRITE_THROUGH, /* read and write, must exist; for file_write_through */
+    FILE_CREATE_NEW     /* read and write, must not exist; mode 0600 */
 } FileMode;
 
 /* A missing file is AIDB_NOT_FOUND (with a message). */
@@ -39,6 +43,12 @@ Status file_read_at(const File *file, uint64_t offset, void *data, size_t size) 
 Status file_read_some(const File *file, uint64_t offset, void *data, size_t size,
                       size_t *got) MUST_CHECK;
 Status file_write_at(const File *file, uint64_t offset, const void *data, size_t size) MUST_CHECK;
+/* Writes the parts one behind the other; they are durable when it returns, without file_sync. For a file
+ * opened with FILE_WRITE_THROUGH that does not grow; offset, addresses and sizes are multiples of
+ * FILE_BLOCK. Goes past the page cache where the file system can. The parts are used up. A failure is
+ * final, as one of file_sync is. */
+Status file_write_through(const File *file, uint64_t offset, struct iovec *parts,
+                          int count) MUST_CHECK;
 /* fdatasync: bytes and size. A failed sync is final: the kernel may have dropped the bytes. */
 Status file_sync(const File *file) MUST_CHECK;
 Status file_size(const File *file, uint64_t *size) MUST_CHECK;

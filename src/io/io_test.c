@@ -101,6 +101,49 @@ START_TEST(reads_and_writes_are_whole)
 }
 END_TEST
 
+/* Parts of blocks, and what a file system that takes no such memory makes necessary: the page cache. */
+START_TEST(writes_go_through)
+{
+    static _Alignas(FILE_BLOCK) uint8_t bytes[4 * FILE_BLOCK];
+    uint8_t back[4 * FILE_BLOCK];
+    File file;
+    ck_assert_int_eq(file_open(path, FILE_WRITE_THROUGH, &file), AIDB_NOT_FOUND);
+    ck_assert_int_eq(file_open(path, FILE_CREATE_NEW, &file), AIDB_OK);
+    ck_assert_int_eq(file_zero_fill(&file, 0, sizeof bytes), AIDB_OK);
+    ck_assert_int_eq(file_sync(&file), AIDB_OK);
+    ck_assert_int_eq(file_write_at(&file, 1, "?", 1),
+                     AIDB_OK); /* no block: not past the cache any more */
+    file_close(&file);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i / 13);
+    ck_assert_int_eq(file_open(path, FILE_WRITE_THROUGH, &file), AIDB_OK);
+    struct iovec parts[] = {
+        {bytes + FILE_BLOCK, 2 * FILE_BLOCK}, {NULL, 0}, {bytes + 3 * FILE_BLOCK, FILE_BLOCK}};
+    ck_assert_int_eq(file_write_through(&file, FILE_BLOCK, parts, 3), AIDB_OK);
+    parts[0] = (struct iovec){bytes, FILE_BLOCK};
+    ck_assert_int_eq(file_write_through(&file, 0, parts, 1), AIDB_OK);
+    file_close(&file);
+    ck_assert_int_eq(file_open(path, FILE_READ, &file), AIDB_OK);
+    ck_assert_int_eq(file_read_at(&file, 0, back, sizeof back), AIDB_OK);
+    ck_assert_int_eq(memcmp(bytes, back, sizeof back), 0);
+    file_close(&file);
+
+    ck_assert_int_eq(file_open(path, FILE_WRITE_THROUGH, &file), AIDB_OK);
+    for (int i = 0; i < 2; i++) {
+        parts[0] = (struct iovec){bytes + 1, FILE_BLOCK};
+        ck_assert_int_eq(file_write_through(&file, FILE_BLOCK, parts, 1), AIDB_OK);
+    }
+    ck_assert_int_eq(file_read_at(&file, FILE_BLOCK, back, FILE_BLOCK), AIDB_OK);
+    ck_assert_int_eq(memcmp(bytes + 1, back, FILE_BLOCK), 0);
+    file_close(&file);
+    ck_assert_int_eq(file_open(path, FILE_READ, &file), AIDB_OK);
+    parts[0] = (struct iovec){bytes, FILE_BLOCK};
+    ck_assert_int_eq(file_write_through(&file, 0, parts, 1), AIDB_IO);
+    ck_assert_ptr_nonnull(strstr(status_message(), path));
+    file_close(&file);
+}
+END_TEST
+
 START_TEST(replace_is_whole_or_nothing)
 {
     ck_assert_int_eq(file_replace(path, "one", 3, 0600), AIDB_OK);
@@ -176,6 +219,7 @@ int main(void)
     tcase_add_test(all, files_are_made_once);
     tcase_add_test(all, discarded_files_give_their_space_back);
     tcase_add_test(all, reads_and_writes_are_whole);
+    tcase_add_test(all, writes_go_through);
     tcase_add_test(all, replace_is_whole_or_nothing);
     tcase_add_test(all, directories);
     SRunner *runner = srunner_create(suite);

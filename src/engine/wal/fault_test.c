@@ -223,7 +223,7 @@ START_TEST(test_failed_large_record)
         wal_reader_destroy(reader);
         test_store_remove(&store);
     }
-    ck_assert_int_gt(failures, 8);
+    ck_assert_int_gt(failures, 4); /* at least once in each segment */
 }
 END_TEST
 

@@ -23,5 +23,5 @@ check_PROGRAMS += %D%/wal_test
 # The tests' file layer stands between the log and src/io.
 %C%_wal_test_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=file_open,--wrap=file_write_at,--wrap=file_zero_fill,--wrap=file_sync \
-	-Wl,--wrap=file_rename,--wrap=file_unlink,--wrap=directory_sync
+	-Wl,--wrap=file_write_through,--wrap=file_rename,--wrap=file_unlink,--wrap=directory_sync
 %C%_wal_test_LDADD = $(TEST_LIBS) $(WAL_LIBS) $(TEST_END_LIBS)

@@ -21,6 +21,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SEGMENT_MAGIC  0x4745535742444941u /* "AIDBWSEG" */
 #define SPARE_SEGMENTS 4u /* released segments kept for reuse, beyond those that cover the ring */
@@ -461,7 +462,7 @@ void segments_remove_spare(Wal *wal, Slot *slot)
 
 /* ---- writing ---------------------------------------------------------------------------------- */
 
-/* Makes the segment of `lsn` the open one; what was written to the one before is synced first. */
+/* Makes the segment of `lsn` the open one. */
 static Status open_segment(Wal *wal, uint64_t lsn)
 {
     uint64_t first = segment_start(&wal->options, lsn);
@@ -469,13 +470,12 @@ static Status open_segment(Wal *wal, uint64_t lsn)
     if (wal->segment.fd >= 0 && wal->segment_first == first &&
         wal->segment_incarnation == incarnation)
         return AIDB_OK;
-    RETURN_IF_FAILED(segment_sync(wal));
     FAILPOINT("segment.rotated");
     file_close(&wal->segment);
     char *path = segment_path(&wal->options, first, incarnation);
     if (path == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory for a log segment");
-    Status status = file_open(path, FILE_WRITE, &wal->segment);
+    Status status = file_open(path, FILE_WRITE_THROUGH, &wal->segment);
     free(path);
     wal->segment_first = first;
     wal->segment_incarnation = incarnation;
@@ -488,9 +488,9 @@ Status segment_write(Wal *wal, uint64_t lsn, const uint8_t *data, size_t size)
         RETURN_IF_FAILED(open_segment(wal, lsn));
         uint64_t room = wal->segment_first + wal->options.segment_size - lsn;
         size_t step = size < room ? size : (size_t)room;
-        wal->segment_dirty = true;
+        struct iovec part = {(void *)(uintptr_t)data, step};
         RETURN_IF_FAILED(
-            file_write_at(&wal->segment, segment_offset(&wal->options, lsn), data, step));
+            file_write_through(&wal->segment, segment_offset(&wal->options, lsn), &part, 1));
         lsn += step;
         data += step;
         size -= step;
@@ -498,10 +498,29 @@ Status segment_write(Wal *wal, uint64_t lsn, const uint8_t *data, size_t size)
     return AIDB_OK;
 }
 
-Status segment_sync(Wal *wal)
+Status segment_write_ring(Wal *wal, uint64_t begin, uint64_t end)
 {
-    if (!wal->segment_dirty)
-        return AIDB_OK;
-    wal->segment_dirty = false; /* a sync is never tried twice */
-    return file_sync(&wal->segment);
+    for (uint64_t lsn = block_start(begin); lsn < end;) {
+        RETURN_IF_FAILED(open_segment(wal, lsn));
+        uint64_t limit = wal->segment_first + wal->options.segment_size;
+        uint64_t stop = end < limit ? end : limit;
+        uint64_t whole = block_start(stop); /* blocks below it are full: nobody writes to them */
+        struct iovec parts[3];
+        int count = 0;
+        for (uint64_t at = lsn; at < whole;) {
+            Slice run = ring_run(&wal->ring, at, whole - at);
+            parts[count++] = (struct iovec){(void *)(uintptr_t)run.data, run.size};
+            at += run.size;
+        }
+        if (whole < stop) {
+            size_t size = (size_t)(stop - whole);
+            ring_get(&wal->ring, whole, wal->block, size);
+            memset(wal->block + size, 0, FILE_BLOCK - size);
+            parts[count++] = (struct iovec){wal->block, FILE_BLOCK};
+        }
+        RETURN_IF_FAILED(
+            file_write_through(&wal->segment, segment_offset(&wal->options, lsn), parts, count));
+        lsn = stop;
+    }
+    return AIDB_OK;
 }

@@ -30,6 +30,7 @@ void fault_set(FaultMode mode, uint64_t at)
 Status __real_file_open(const char *path, FileMode mode, File *file);
 Status __real_file_write_at(const File *file, uint64_t offset, const void *data, size_t size);
 Status __real_file_zero_fill(const File *file, uint64_t offset, uint64_t size);
+Status __real_file_write_through(const File *file, uint64_t offset, struct iovec *parts, int count);
 Status __real_file_sync(const File *file);
 Status __real_file_rename(const char *from, const char *to);
 Status __real_file_unlink(const char *path);
@@ -37,6 +38,7 @@ Status __real_directory_sync(const char *path);
 Status __wrap_file_open(const char *path, FileMode mode, File *file);
 Status __wrap_file_write_at(const File *file, uint64_t offset, const void *data, size_t size);
 Status __wrap_file_zero_fill(const File *file, uint64_t offset, uint64_t size);
+Status __wrap_file_write_through(const File *file, uint64_t offset, struct iovec *parts, int count);
 Status __wrap_file_sync(const File *file);
 Status __wrap_file_rename(const char *from, const char *to);
 Status __wrap_file_unlink(const char *path);
@@ -100,6 +102,15 @@ static void note_synced(int fd)
         image = add_image(fd);
     free(image->synced);
     image->synced = read_fd(fd, &image->synced_size);
+}
+
+/* Only these bytes are durable, not what was written to the file before. */
+static void note_written_through(int fd, uint64_t offset, size_t size)
+{
+    Image *image = find_image(inode_of(fd));
+    ck_assert_ptr_nonnull(image);
+    ck_assert_uint_le(offset + size, image->synced_size);
+    ck_assert_int_eq(pread(image->fd, image->synced + offset, size, (off_t)offset), (ssize_t)size);
 }
 
 /* Calls `visit` for every file of the directory. */
@@ -285,6 +296,29 @@ Status __wrap_file_zero_fill(const File *file, uint64_t offset, uint64_t size)
         return status != AIDB_OK ? status : refuse("write");
     }
     return now ? refuse("write") : __real_file_zero_fill(file, offset, size);
+}
+
+Status __wrap_file_write_through(const File *file, uint64_t offset, struct iovec *parts, int count)
+{
+    size_t size = 0;
+    for (int i = 0; i < count; i++) {
+        ck_assert_uint_eq((uintptr_t)parts[i].iov_base % FILE_BLOCK, 0);
+        ck_assert_uint_eq(parts[i].iov_len % FILE_BLOCK, 0);
+        size += parts[i].iov_len;
+    }
+    ck_assert_uint_eq(offset % FILE_BLOCK, 0);
+    bool now = hit(true);
+    if (now && made_first()) { /* torn, and nothing of it synced */
+        parts[0].iov_len = parts[0].iov_len / 2 / SECTOR * SECTOR;
+        Status status = __real_file_write_through(file, offset, parts, 1);
+        return status != AIDB_OK ? status : refuse("write");
+    }
+    if (now)
+        return refuse("write");
+    Status status = __real_file_write_through(file, offset, parts, count);
+    if (status == AIDB_OK && power.on)
+        note_written_through(file->fd, offset, size);
+    return status;
 }
 
 Status __wrap_file_sync(const File *file)

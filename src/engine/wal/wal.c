@@ -6,7 +6,7 @@
  * space in the ring, which is free again once `durable` has passed it, and prepared segments.
  *
  * Who needs durability calls wal_sync. The first to get the flush lock leads: it writes everything from
- * `durable` to `copied` from the ring to segments, syncs once, moves `durable` and wakes all sleepers at
+ * `durable` to `copied` from the ring to segments, through to the disk, moves `durable` and wakes all sleepers at
  * once. A sleeper that was not covered (it appended after the leader had looked) tries to lead next.
  * Sleepers wait on `flushes`, which rises after the lock is free: whoever read it before trying the
  * lock in vain is woken or does not fall asleep.
@@ -30,6 +30,7 @@
 #include <sys/mman.h>
 
 #define WRITER_POLL_MS  50
+#define LARGE_STEP      (1u << 20) /* bytes of a large record that are written at once */
 #define WAIT_RECHECK_MS 1000 /* a sleeper looks again by itself, should its leader have died */
 
 /* ---- creation, handles -------------------------------------------------------------------------- */
@@ -52,8 +53,11 @@ static Status check_options(const WalOptions *options)
     if (segment < 4096 || (segment & (segment - 1)) != 0)
         return status_set(AIDB_INVALID,
                           "the log's segment size must be a power of two of at least 4096");
-    if (options->ring_size < 4096 || options->ring_size % 4096 != 0)
-        return status_set(AIDB_INVALID, "the size of the log's ring must be a multiple of 4096");
+    /* Two blocks: the one that `durable` is in stays, and the largest record fits beside it. */
+    if (options->ring_size < 2 * FILE_BLOCK || options->ring_size % FILE_BLOCK != 0)
+        return status_set(
+            AIDB_INVALID,
+            "the size of the log's ring must be a multiple of 4096 and at least 8192");
     return AIDB_OK;
 }
 
@@ -90,6 +94,11 @@ Status wal_open(const WalOptions *options, WalShared *shared, Wal **result)
     wal->options.directory = directory;
     wal->shared = shared;
     wal->segment = (File)FILE_CLOSED;
+    wal->block = aligned_alloc(FILE_BLOCK, FILE_BLOCK);
+    if (wal->block == NULL) {
+        status = status_set(AIDB_NO_MEMORY, "out of memory for the log");
+        goto out;
+    }
     OUT_IF_FAILED(ring_open(&wal->options, true, &wal->ring));
     if (mlock(wal->ring.map, (size_t)options->ring_size) != 0)
         server_log(LOG_LEVEL_INFO, "the log's ring of %llu bytes could not be locked in memory: %s",
@@ -97,6 +106,8 @@ Status wal_open(const WalOptions *options, WalShared *shared, Wal **result)
     *result = wal;
 out:
     if (status != AIDB_OK) {
+        if (wal != NULL)
+            free(wal->block);
         free(directory);
         free(wal);
     }
@@ -109,6 +120,7 @@ void wal_close(Wal *wal)
         return;
     ring_close(&wal->ring);
     file_close(&wal->segment);
+    free(wal->block);
     free((char *)wal->options.directory);
     free(wal);
 }
@@ -177,7 +189,7 @@ static bool has_segments(const Wal *wal, size_t payload_size)
 static bool has_ring(const Wal *wal, size_t payload_size)
 {
     return !goes_through_ring(wal, payload_size) ||
-           end_of_next(wal, payload_size) - wal_durable(wal) <= wal->options.ring_size;
+           end_of_next(wal, payload_size) - block_start(wal_durable(wal)) <= wal->options.ring_size;
 }
 
 bool wal_has_room(const Wal *wal, size_t payload_size)
@@ -277,19 +289,12 @@ static Status flush(Wal *wal, Slot *slot)
     uint64_t end = wal_copied(wal);
     if (begin == end)
         return AIDB_OK;
-    assert(end - begin <= wal->options.ring_size);
+    assert(end - block_start(begin) <= wal->options.ring_size);
     assert(end <= atomic_load(&shared->prepared_end));
     SlotSection section = slot_enter(slot, SECTION_FLUSH);
     Status status = FAILPOINT_STATUS("wal.before_write");
-    for (uint64_t lsn = begin; lsn < end && status == AIDB_OK;) {
-        Slice run = ring_run(&wal->ring, lsn, end - lsn);
-        status = segment_write(wal, lsn, run.data, run.size);
-        lsn += run.size;
-    }
     if (status == AIDB_OK)
-        status = FAILPOINT_STATUS("wal.written");
-    if (status == AIDB_OK)
-        status = segment_sync(wal);
+        status = segment_write_ring(wal, begin, end);
     FAILPOINT("wal.synced");
     if (status != AIDB_OK) {
         status = fail(wal);
@@ -340,21 +345,36 @@ Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn)
     return AIDB_OK;
 }
 
-/* Writes a record to segments, past the ring, and syncs it. Flush lock held, ring drained. */
-static Status write_large(Wal *wal, Slice payload, const uint8_t *header, uint64_t end)
+/* Copies the part of a piece of the log, which begins at `at`, that lies in a buffer for [lsn, lsn + size). */
+static void lay_piece(uint64_t at, Slice piece, uint64_t lsn, uint8_t *buffer, size_t size)
 {
-    static const uint8_t zeros[8];
-    uint64_t lsn = wal_copied(wal);
-    uint64_t payload_end = lsn + WAL_RECORD_HEADER_SIZE + payload.size;
-    Status status = segment_write(wal, lsn, header, WAL_RECORD_HEADER_SIZE);
-    FAILPOINT("wal.large_header_written");
-    if (status == AIDB_OK)
-        status = segment_write(wal, lsn + WAL_RECORD_HEADER_SIZE, payload.data, payload.size);
-    if (status == AIDB_OK)
-        status = segment_write(wal, payload_end, zeros, (size_t)(end - payload_end));
-    FAILPOINT("wal.large_written");
-    if (status == AIDB_OK)
-        status = segment_sync(wal);
+    uint64_t begin = at > lsn ? at : lsn;
+    uint64_t end = at + piece.size < lsn + size ? at + piece.size : lsn + size;
+    if (begin < end)
+        memcpy(buffer + (begin - lsn), piece.data + (begin - at), (size_t)(end - begin));
+}
+
+/* Writes a record to segments, past the ring, and leaves its last block in the ring, where the next flush
+ * finds what stands before its bytes. `buffer` has LARGE_STEP bytes. Flush lock held, ring drained. */
+static Status write_large(Wal *wal, Slice payload, const uint8_t *header, uint64_t end,
+                          uint8_t *buffer)
+{
+    uint64_t begin = wal_copied(wal);
+    Slice before = ring_run(&wal->ring, block_start(begin), begin - block_start(begin));
+    Status status = AIDB_OK;
+    for (uint64_t lsn = block_start(begin); lsn < end && status == AIDB_OK; lsn += LARGE_STEP) {
+        size_t used = end - lsn < LARGE_STEP ? (size_t)(end - lsn) : LARGE_STEP;
+        size_t size = (used + FILE_BLOCK - 1) / FILE_BLOCK * FILE_BLOCK;
+        memset(buffer, 0, size);
+        lay_piece(block_start(begin), before, lsn, buffer, size);
+        lay_piece(begin, slice_make(header, WAL_RECORD_HEADER_SIZE), lsn, buffer, size);
+        lay_piece(begin + WAL_RECORD_HEADER_SIZE, payload, lsn, buffer, size);
+        status = segment_write(wal, lsn, buffer, size);
+        FAILPOINT("wal.large_written");
+        if (status == AIDB_OK && lsn + used == end)
+            ring_put(&wal->ring, block_start(end), buffer + (block_start(end) - lsn),
+                     (size_t)(end - block_start(end)));
+    }
     FAILPOINT("wal.large_synced");
     return status;
 }
@@ -370,6 +390,10 @@ static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload
                           payload.size, WAL_PAYLOAD_MAX);
     uint64_t end = end_of_next(wal, payload.size);
     RETURN_IF_FAILED(segments_prepare(wal, slot, end));
+    uint8_t *buffer = aligned_alloc(FILE_BLOCK, LARGE_STEP);
+    if (buffer == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory for a log record of %zu bytes",
+                          payload.size);
     lock_acquire(&shared->flush_lock, slot);
     Status status = flush(wal, slot);
     if (status == AIDB_OK) {
@@ -377,7 +401,7 @@ static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload
         *payload_lsn = wal_next_payload_lsn(wal);
         encode_next(wal, payload, payload_hash, header);
         uint64_t begin = wal_copied(wal);
-        if (write_large(wal, payload, header, end) != AIDB_OK) {
+        if (write_large(wal, payload, header, end, buffer) != AIDB_OK) {
             status = fail(wal);
         } else {
             /* In this order: nobody may see durable beyond copied. */
@@ -391,6 +415,7 @@ static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload
         }
     }
     end_lead(shared, slot);
+    free(buffer);
     return status;
 }
 

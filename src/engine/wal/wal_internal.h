@@ -18,6 +18,12 @@ static inline uint64_t segment_start(const WalOptions *options, uint64_t lsn)
     return lsn & ~(options->segment_size - 1);
 }
 
+/* Rounds down to the beginning of the block that holds an LSN, in its segment as in the ring. */
+static inline uint64_t block_start(uint64_t lsn)
+{
+    return lsn & ~(uint64_t)(FILE_BLOCK - 1);
+}
+
 /* Where the byte of an LSN stands in its segment's file. */
 static inline uint64_t segment_offset(const WalOptions *options, uint64_t lsn)
 {
@@ -118,10 +124,13 @@ Status segments_prepare(Wal *wal, Slot *slot, uint64_t end) MUST_CHECK;
 /* After the clean stop is recorded: removes the segments that hold nothing which the next start reads, so
  * that a closed store takes no more room than it needs. */
 void segments_remove_spare(Wal *wal, Slot *slot);
-/* Writes log bytes into prepared segments; segment_sync makes all that was written durable. Flush
- * lock held. */
+/* Both write log bytes into prepared segments and return when they are durable, each segment before the
+ * next one is written to. Files are written in whole blocks: what stands in front of the bytes in the first
+ * block is written again. Flush lock held. */
+/* Ring bytes; behind the end the last block is filled with zeros. */
+Status segment_write_ring(Wal *wal, uint64_t begin, uint64_t end) MUST_CHECK;
+/* Blocks of the caller's: place, address and size are multiples of FILE_BLOCK. */
 Status segment_write(Wal *wal, uint64_t lsn, const uint8_t *data, size_t size) MUST_CHECK;
-Status segment_sync(Wal *wal) MUST_CHECK;
 
 /* ---- ring.c: the ring file -------------------------------------------------------------------- */
 
@@ -307,7 +316,7 @@ struct Wal {
     File segment;
     uint64_t segment_first;
     uint32_t segment_incarnation;
-    bool segment_dirty;
+    uint8_t *block; /* FILE_BLOCK bytes, aligned: the last one that a flush writes */
 
     /* The WAL writer's own. */
     uint64_t seen_copied;

@@ -46,6 +46,8 @@ START_TEST(test_options)
     options.segment_size = SEGMENT;
     options.ring_size = 5000;
     ck_fails(AIDB_INVALID, wal_create(&options));
+    options.ring_size = 4096;
+    ck_fails(AIDB_INVALID, wal_create(&options));
     options.ring_size = RING * 2;
     ck_fails(AIDB_CORRUPTION, wal_open(&options, store.shared, &wal));
     ck_assert_ptr_null(wal);
@@ -250,7 +252,7 @@ END_TEST
 START_TEST(test_recycling)
 {
     TestStore store;
-    test_store_make(&store, 4096, 4096);
+    test_store_make(&store, 4096, 8192);
     ck_ok(test_store_open(&store));
     uint64_t marks[3000];
     uint64_t recycled = 0;
