@@ -10,5 +10,6 @@ grep -q '^#define AIDB_FAILPOINTS 1' "$AIDB_BUILDDIR/config.h" 2>/dev/null ||
 torture failpoint --iterations "${AIDB_ROUNDS:-1}" --clients 4
 torture failpoint-embedded --iterations "${AIDB_ROUNDS:-2}" --clients 4
 torture lock-held --iterations "${AIDB_ROUNDS:-1}" --clients 4
+torture bit-flip --iterations "${AIDB_ROUNDS:-6}"
 torture stuck --iterations "${AIDB_ROUNDS:-2}"
 done_testing

@@ -30,6 +30,11 @@ bool stuck_campaign(Torture *torture)
     return failpoint_campaign(torture);
 }
 
+bool flip_campaign(Torture *torture)
+{
+    return failpoint_campaign(torture);
+}
+
 #else
 
 #include <fcntl.h>
@@ -230,14 +235,15 @@ static bool load_end(Points *points, const pid_t *clients, size_t count, pid_t p
 }
 
 /* Waits until the step was reached. */
-static bool await(Points *points, FailRecord *record, uint64_t before, uint32_t limit_ms)
+static bool await(Points *points, FailRecord *record, uint64_t before, uint32_t limit_ms,
+                  const char *action)
 {
     uint64_t begun = torture_now_ms();
     bool near = false;
     while (fired(record) == before && torture_now_ms() - begun < limit_ms) {
         if (!near && torture_now_ms() - begun > NEARER_MS) {
             near = true;
-            (void)arm(points, record->name, "kill", 1);
+            (void)arm(points, record->name, action, 1);
         }
         torture_sleep_ms(1);
     }
@@ -302,7 +308,7 @@ static bool server_recovery(Points *points, FailRecord *record, int tries, uint3
     uint64_t before = fired(record), began = fired(start);
     bool ok = load_begin(points, record, clients, &count, &pusher);
     ok = ok && arm(points, record->name, "kill", 0) && arm(points, first, "kill", 1);
-    if (ok && !await(points, start, began, REACH_MS))
+    if (ok && !await(points, start, began, REACH_MS, "kill"))
         ok = torture_failed(points->torture, "%s was not reached", first);
     ok = load_end(points, clients, count, pusher) && ok;
     points->kills++;
@@ -352,7 +358,7 @@ static bool server_load(Points *points, FailRecord *record, int tries)
     ok = ok && load_begin(points, record, clients, &count, &pusher);
     if (tries == 0)
         ok = ok && arm(points, record->name, "kill", 1 + torture_below(torture, far));
-    if (ok && await(points, record, before, tries < TRIES - 1 ? 3000 : REACH_MS))
+    if (ok && await(points, record, before, tries < TRIES - 1 ? 3000 : REACH_MS, "kill"))
         points->kills++;
     return load_end(points, clients, count, pusher) && ok;
 }
@@ -370,7 +376,7 @@ static bool server_after_crash(Points *points, FailRecord *record, int tries)
         (void)push_begin(db); /* loses its connection */
         (void)aidb_close(db);
     }
-    points->kills += await(points, record, before, 1000);
+    points->kills += await(points, record, before, 1000, "kill");
     return ok;
 }
 
@@ -455,7 +461,7 @@ static bool stick_at(Points *points, FailRecord *record)
     torture->rounds++;
     bool ok = load_begin(points, record, clients, &count, &pusher) &&
               arm(points, record->name, excused ? "sleep(4000)" : "sleep(60000)", 1);
-    if (ok && !await(points, record, before, REACH_MS))
+    if (ok && !await(points, record, before, REACH_MS, excused ? "sleep(4000)" : "sleep(60000)"))
         ok = torture_failed(torture, "%s is never reached", record->name);
     ok = ok && await_line(points, from, "has not moved", lock, ANSWER_MS);
     if (!excused) {
@@ -491,6 +497,60 @@ bool stuck_campaign(Torture *torture)
         ok = stick_at(&points, locks[(first + i * 3) % count]); /* all of them in time */
     snprintf(torture->note, sizeof torture->note, "%u locks, %u holders killed", count,
              points.kills);
+    failpoint_table_unmap(points.table);
+    if (points.server.pid > 0 && !process_gone(points.server.pid))
+        (void)server_kill(&points.server, true);
+    return ok;
+}
+
+/* ---- bits that turn over between compression and the file ---------------------------------------- */
+
+static uint32_t count_lines(Points *points, const char *word)
+{
+    char path[TORTURE_PATH + 32], line[1000];
+    uint32_t count = 0;
+    snprintf(path, sizeof path, "%s/aidb.log", points->server.data);
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        count += strstr(line, word) != NULL;
+    if (file != NULL)
+        fclose(file);
+    return count;
+}
+
+/* Every table that a bit was turned over in must be refused: then the store holds, and verify finds nothing. */
+bool flip_campaign(Torture *torture)
+{
+    static const char *const places[] = {"table.block_sealed", "table.before_write"};
+    Points points = {.torture = torture};
+    uint64_t flips = 0;
+    torture->oracle->clients = 4;
+    setenv("AIDB_FAILPOINTS", "", 1);
+    bool ok = server_create(torture, &points.server);
+    points.table = ok ? failpoint_table_map(points.server.data, false) : NULL;
+    if (ok && points.table == NULL)
+        ok = torture_failed(torture, "the server has no fail points: was it built with them?");
+    while (ok && torture_round(torture)) {
+        pid_t clients[ORACLE_CLIENTS_MAX], pusher;
+        size_t count;
+        FailRecord *record = failpoint_find(points.table, places[torture->rounds % 2]);
+        uint64_t before = fired(record);
+        ok = load_begin(&points, record, clients, &count, &pusher) &&
+             arm(&points, record->name, "flip", 1 + torture_below(torture, 20));
+        if (ok && !await(&points, record, before, REACH_MS, "flip"))
+            ok = torture_failed(torture, "%s is never reached", record->name);
+        flips += fired(record) - before;
+        ok = load_end(&points, clients, count, pusher) && ok &&
+             server_check(&points.server, AIDB_OS, torture_now_ms(), false);
+        /* Where it was the pusher's own compaction, only the pusher was told. */
+        ok = ok && server_aidbctl(&points.server,
+                                  (const char *[]){"verify", "-D", points.server.data, NULL});
+        if (!ok)
+            torture_failed(torture, "with a bit turned over at %s", record->name);
+    }
+    snprintf(torture->note, sizeof torture->note,
+             "%" PRIu64 " bits turned over, %u tables refused in the server's log", flips,
+             ok ? count_lines(&points, "what was written there") : 0);
     failpoint_table_unmap(points.table);
     if (points.server.pid > 0 && !process_gone(points.server.pid))
         (void)server_kill(&points.server, true);

@@ -44,6 +44,7 @@ bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, loc
 bool hostile_campaign(Torture *torture);
 bool linear_campaign(Torture *torture); /* linear, linear-embedded, bank */
 bool stuck_campaign(Torture *torture);
+bool flip_campaign(Torture *torture);
 /* The workload of an embedded program, run in a process of its own: `self --worker ...`. */
 int worker_main(int argc, char **argv);
 

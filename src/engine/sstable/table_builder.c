@@ -7,6 +7,7 @@
  * What comes behind the data is collected in memory while data blocks are written: 8 bytes a key for
  * the filter and about 30 bytes a block for the index. Bytes gather in a buffer and go to the file in
  * large writes; write-back is started early, so that the one sync at the end has little left to do.
+ * Before it, the file is read again and every checksum compared.
  *
  * After a crash, or when finish did not succeed, the file is an orphan: the manifest never named it.
  * destroy removes it, and start removes what a crash left behind.
@@ -48,6 +49,7 @@ struct TableBuilder {
     bool pending; /* a data block was written and waits for its separator */
     BlockHandle pending_handle;
     RangeFragments fragments; /* a copy */
+    Buffer block_sizes;       /* u32 each, trailers included, in the order of the file */
 };
 
 static Status fail(TableBuilder *builder, Status status)
@@ -117,6 +119,7 @@ void table_builder_destroy(TableBuilder *builder)
     buffer_deinit(&builder->hashes);
     buffer_deinit(&builder->smallest);
     buffer_deinit(&builder->last_key);
+    buffer_deinit(&builder->block_sizes);
     free(builder->fragments.memory);
     free(builder);
 }
@@ -146,6 +149,7 @@ static Status write_out(TableBuilder *builder)
 {
     if (builder->out.size == 0)
         return AIDB_OK;
+    FAILPOINT_BYTES("table.before_write", builder->out.data, builder->out.size);
     RETURN_IF_FAILED(write_bytes(builder, builder->out.data, builder->out.size));
     builder->out.size = 0;
     return AIDB_OK;
@@ -191,6 +195,8 @@ static Status write_block(TableBuilder *builder, BlockKind kind, bool compress, 
     put_fixed64(trailer + 5,
                 table_checksum(builder->info.id, handle->offset, stored->data, stored->size + 5));
     stored->size += TRAILER_SIZE;
+    FAILPOINT_BYTES("table.block_sealed", stored->data, stored->size);
+    RETURN_IF_FAILED(buffer_append(&builder->block_sizes, &handle->size, sizeof handle->size));
     return append(builder, stored->data, stored->size);
 }
 
@@ -505,6 +511,56 @@ static Status write_properties(TableBuilder *builder, BlockHandle *handle)
     return write_block(builder, BLOCK_PROPERTIES, false, &builder->payload, handle);
 }
 
+static Status not_as_written(const TableBuilder *builder, uint64_t offset)
+{
+    return status_set(AIDB_CORRUPTION,
+                      "table \"%s\" does not hold at offset %llu what was written there; it is not "
+                      "used",
+                      builder->file.path, (unsigned long long)offset);
+}
+
+/*
+ * Reads the whole file again, mostly from the page cache, and compares header, footer and the checksum of
+ * every block. What memory or the way to the file did to a block after it was sealed would otherwise be
+ * found when the inputs are gone.
+ */
+static Status verify_written(TableBuilder *builder, const uint8_t footer[TABLE_FOOTER_SIZE])
+{
+    Buffer *bytes = &builder->out; /* written and empty */
+    uint8_t header[TABLE_HEADER_SIZE];
+    uint64_t offset = TABLE_HEADER_SIZE;
+    uint64_t footer_at = builder->info.file_size - TABLE_FOOTER_SIZE;
+    table_header_encode(header, builder->options.system_id, builder->info.number, builder->info.id);
+    RETURN_IF_FAILED(file_read_at(&builder->file, 0, bytes->data, sizeof header));
+    if (memcmp(bytes->data, header, sizeof header) != 0)
+        return not_as_written(builder, 0);
+    size_t count = builder->block_sizes.size / sizeof(uint32_t);
+    for (size_t i = 0; i < count;) {
+        const uint8_t *sizes = builder->block_sizes.data;
+        size_t total = 0, end = i;
+        uint32_t size;
+        for (; end < count; end++, total += size) {
+            memcpy(&size, sizes + end * sizeof size, sizeof size);
+            if (end > i && total + size > WRITE_SIZE)
+                break;
+        }
+        RETURN_IF_FAILED(buffer_reserve(bytes, total));
+        RETURN_IF_FAILED(file_read_at(&builder->file, offset, bytes->data, total));
+        for (const uint8_t *block = bytes->data; i < end; i++, block += size, offset += size) {
+            memcpy(&size, sizes + i * sizeof size, sizeof size);
+            if (table_checksum(builder->info.id, offset, block, size - 8) !=
+                get_fixed64(block + size - 8))
+                return not_as_written(builder, offset);
+        }
+    }
+    if (offset != footer_at)
+        return not_as_written(builder, offset);
+    RETURN_IF_FAILED(file_read_at(&builder->file, footer_at, bytes->data, TABLE_FOOTER_SIZE));
+    if (memcmp(bytes->data, footer, TABLE_FOOTER_SIZE) != 0)
+        return not_as_written(builder, footer_at);
+    return AIDB_OK;
+}
+
 static Status finish(TableBuilder *builder)
 {
     if (builder->block.entries > 0)
@@ -523,6 +579,8 @@ static Status finish(TableBuilder *builder)
     RETURN_IF_FAILED(append(builder, footer, sizeof footer));
     RETURN_IF_FAILED(write_out(builder));
     RETURN_IF_FAILED(FAILPOINT_STATUS("table.written"));
+    RETURN_IF_FAILED(verify_written(builder, footer));
+    FAILPOINT("table.verified");
     RETURN_IF_FAILED(file_sync(&builder->file));
     FAILPOINT("table.synced");
     return AIDB_OK;
