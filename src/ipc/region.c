@@ -29,6 +29,11 @@ Status region_create(size_t size, bool want_huge, Region *region)
                     -1, 0);
     if (base == MAP_FAILED)
         return status_set_errno(errno, "could not map %zu bytes for the shared region", size);
+#ifdef MADV_DONTDUMP
+    /* It holds what clients wrote, and it is large: a core file is to show what a process did. A pipe in
+     * core_pattern gets cores whatever the limit of their size is. Failing only makes cores larger. */
+    (void)madvise(base, size, MADV_DONTDUMP);
+#endif
     region->base = base;
     region->size = size;
     region->huge = huge;

@@ -784,6 +784,33 @@ static void run(Postmaster *postmaster)
 
 /* ---- beginning ------------------------------------------------------------------------------- */
 
+/* Nobody but the owner may change what the server believes: bytes that somebody else may have written are not
+ * data. Links are followed: what counts is what they lead to. */
+static Status check_owner(const char *what, const char *path, const struct stat *info)
+{
+    if (info->st_uid != geteuid() && info->st_uid != 0 && geteuid() != 0)
+        return status_set(AIDB_INVALID, "the %s %s belongs to another user", what, path);
+    if ((info->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+        (void)status_set(AIDB_INVALID, "the %s %s can be written by group or others (mode %04o)",
+                         what, path, (unsigned)(info->st_mode & 07777));
+        status_hint("chmod go-w %s", path);
+        return AIDB_INVALID;
+    }
+    return AIDB_OK;
+}
+
+/* The same for something in the data directory; what is missing is somebody else's business. */
+static Status check_part(const char *directory, const char *name, const char *what)
+{
+    struct stat info;
+    char *path = path_join(directory, name);
+    if (path == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    Status status = stat(path, &info) == 0 ? check_owner(what, path, &info) : AIDB_OK;
+    free(path);
+    return status;
+}
+
 static Status check_directory(Postmaster *postmaster, const char *name)
 {
     char resolved[4096 + 1];
@@ -803,15 +830,10 @@ static Status check_directory(Postmaster *postmaster, const char *name)
         return status_set_errno(errno, "could not look at the data directory %s", resolved);
     if (!S_ISDIR(info.st_mode))
         return status_set(AIDB_INVALID, "%s is not a directory", resolved);
-    if (info.st_uid != geteuid() && geteuid() != 0)
-        return status_set(AIDB_INVALID, "the data directory %s belongs to another user", resolved);
-    if ((info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        (void)status_set(AIDB_INVALID,
-                         "the data directory %s can be written by group or others (mode %04o)",
-                         resolved, (unsigned)(info.st_mode & 07777));
-        status_hint("chmod 0700 %s", resolved);
-        return AIDB_INVALID;
-    }
+    RETURN_IF_FAILED(check_owner("data directory", resolved, &info));
+    RETURN_IF_FAILED(check_part(resolved, "sst", "folder"));
+    RETURN_IF_FAILED(check_part(resolved, "wal", "folder"));
+    RETURN_IF_FAILED(check_part(resolved, CONFIG_FILE_NAME, "configuration file"));
     if (!db_exists(resolved)) {
         (void)status_set(AIDB_NO_DATABASE, "there is no database in %s", resolved);
         status_hint("`aidbctl init -D %s` makes one.", resolved);
