@@ -21,6 +21,8 @@ uint64_t port_realtime_us(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
+    if (now.tv_sec < 0) /* a clock that was never set may stand before 1970 */
+        return 0;
     return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 

@@ -28,9 +28,12 @@ check_PROGRAMS += %D%/history_test
 %C%_history_test_LDADD = $(TEST_LIBS) $(TEST_END_LIBS)
 
 # Not by libtool: nothing is installed, and the files must be plain shared objects without a sanitizer.
-noinst_DATA += %D%/disk.so %D%/memory.so
-EXTRA_DIST += %D%/disk.c %D%/memory.c
-CLEANFILES += %D%/disk.so %D%/memory.so
+noinst_DATA += %D%/clock.so %D%/disk.so %D%/memory.so
+EXTRA_DIST += %D%/clock.c %D%/disk.c %D%/memory.c
+CLEANFILES += %D%/clock.so %D%/disk.so %D%/memory.so
+%D%/clock.so: $(srcdir)/%D%/clock.c
+	$(AM_V_CC)$(CC) $(DEFS) $(AM_CPPFLAGS) $(CPPFLAGS) -std=gnu11 -g -O2 -Wall -Wextra -fPIC -shared \
+	    -o $@ $(srcdir)/%D%/clock.c
 %D%/disk.so: $(srcdir)/%D%/disk.c $(srcdir)/%D%/disk.h
 	$(AM_V_CC)$(CC) $(DEFS) $(AM_CPPFLAGS) $(CPPFLAGS) -std=gnu11 -g -O2 -Wall -Wextra -fPIC -shared \
 	    -o $@ $(srcdir)/%D%/disk.c -ldl

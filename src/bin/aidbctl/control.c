@@ -321,9 +321,15 @@ void print_json_string(const char *text)
     putchar('"');
 }
 
-static void print_status_json(const char *directory, const Holder *holder, const char *state)
+/* Since when the holder runs, 0 when the clock was set back since. */
+static uint64_t uptime_seconds(const Holder *holder)
 {
     uint64_t now = port_realtime_us() / 1000000u;
+    return holder->held && now > holder->info.started ? now - holder->info.started : 0;
+}
+
+static void print_status_json(const char *directory, const Holder *holder, const char *state)
+{
     bool held = holder->held;
     printf("{\"state\": ");
     print_json_string(state);
@@ -336,10 +342,8 @@ static void print_status_json(const char *directory, const Holder *holder, const
     printf(", \"version\": ");
     print_json_string(held && holder->info.version[0] != '\0' ? holder->info.version
                                                               : AIDB_VERSION);
-    printf(
-        ", \"uptime_seconds\": %llu, \"crash_restarts\": %u, \"data_directory\": ",
-        (unsigned long long)(held && now > holder->info.started ? now - holder->info.started : 0),
-        held ? holder->info.crash_restarts : 0);
+    printf(", \"uptime_seconds\": %llu, \"crash_restarts\": %u, \"data_directory\": ",
+           (unsigned long long)uptime_seconds(holder), held ? holder->info.crash_restarts : 0);
     print_json_string(directory);
     printf("}\n");
 }
@@ -366,8 +370,7 @@ int command_status(Arguments *arguments)
                state, holder.info.pid, holder.info.unix_uri,
                holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? ", " : "",
                holder.info.tcp_uri, holder.info.version,
-               (unsigned long long)(port_realtime_us() / 1000000u - holder.info.started),
-               holder.info.crash_restarts);
+               (unsigned long long)uptime_seconds(&holder), holder.info.crash_restarts);
     else if (holder.held)
         printf("no server: %s is open in process %d\n", directory, holder.info.pid);
     else
