@@ -59,6 +59,7 @@ stop_pid() {
 
 clean_up() {
     local pid
+    trap '' INT TERM # a second one must not leave half of it behind
     if [ -n "$work" ] && [ -s "$work/running" ]; then stop_pid "$(cat "$work/running")"; fi
     for pid in ${server_pids[@]+"${server_pids[@]}"}; do stop_pid "$pid"; done
     if [ -n "$work" ]; then
@@ -144,7 +145,8 @@ compile() {
     shift
     top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
     mkdir -p "$work/include" && : >"$work/include/config.h"
-    "${CC:-cc}" -std=gnu11 -O2 -D_GNU_SOURCE -I"$work/include" -I"$top/src" -I"$top/bench/peers" \
+    # shellcheck disable=SC2086 # "ccache gcc" is two words
+    ${CC:-cc} -std=gnu11 -O2 -D_GNU_SOURCE -I"$work/include" -I"$top/src" -I"$top/bench/peers" \
         -o "$out" "$@" -lpthread -lm
 }
 
