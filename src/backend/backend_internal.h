@@ -72,6 +72,14 @@ typedef struct BackendProcess {
     void (*config_changed)(const Config *config);
 
     struct Backend *_Atomic running; /* for signal handlers */
+    /* For SIGQUIT: descriptors (and one more) of clients to whom nothing is half sent, so that they can be
+     * told why the process ends, one for each client; and what they are told. */
+    _Atomic int *quiet;
+    uint32_t quiet_count;
+    volatile sig_atomic_t sending;
+    volatile sig_atomic_t quit_after_send;
+    Buffer crash_text;
+    Buffer stop_text;
 
     GroupedWrite group[GROUP_MAX]; /* empty between two turns, and so are the gets */
     size_t group_count;
@@ -106,6 +114,7 @@ typedef struct Backend {
     Session *session;     /* the process's, or that of the thread which works for this one */
     const Config *config; /* likewise */
     Slot *slot;
+    _Atomic int *quiet; /* the process's, for this client */
     int fd;
     int exit_code;
     uint64_t number; /* of the connection */
@@ -156,6 +165,9 @@ typedef struct Backend {
 
 Status process_init(BackendProcess *process, const BackendStart *start, SlotKind kind) MUST_CHECK;
 void process_deinit(BackendProcess *process);
+/* Around what is sent to a client: in between SIGQUIT only makes a note. `whole`: no part of it is left. */
+void process_begin_send(Backend *backend);
+void process_end_send(Backend *backend, bool whole);
 /* Takes a changed configuration over. */
 void process_take_config(BackendProcess *process);
 /* The monotonic clock, cheap and coarse. */

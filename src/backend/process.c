@@ -10,6 +10,7 @@
 #include "backend/backend_internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -56,8 +57,64 @@ static void on_signal(int signal_number, siginfo_t *info, void *context)
     latch_wake(process->slot);
 }
 
+/* Another process has crashed, or the server stops at once. Nothing shared is touched any more but one
+ * word; the clients are told as far as that needs no waiting. A send that is under way ends first, since
+ * nobody could tell what of it has gone out: that needs no waiting either. */
+static void on_quit(int signal_number)
+{
+    (void)signal_number;
+    BackendProcess *process = atomic_load(&signal_process);
+    if (process != NULL && process->sending) {
+        process->quit_after_send = 1;
+        return;
+    }
+    if (process != NULL) {
+        bool stopping = atomic_load(&process->shared->state) == SERVER_STOPPING;
+        const Buffer *text = stopping ? &process->stop_text : &process->crash_text;
+        for (uint32_t i = 0; i < process->quiet_count; i++) {
+            int fd = atomic_load_explicit(&process->quiet[i], memory_order_relaxed) - 1;
+            if (fd >= 0)
+                send(fd, text->data, text->size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+    }
+    _exit(2);
+}
+
+void process_begin_send(Backend *backend)
+{
+    backend->process->sending = 1;
+    atomic_store_explicit(backend->quiet, 0, memory_order_relaxed);
+}
+
+void process_end_send(Backend *backend, bool whole)
+{
+    if (whole)
+        atomic_store_explicit(backend->quiet, backend->fd + 1, memory_order_relaxed);
+    backend->process->sending = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (backend->process->quit_after_send)
+        on_quit(SIGQUIT);
+}
+
+static Status prepare_farewells(BackendProcess *process)
+{
+    process->quiet_count = process->hosting ? db_slots(process->db)->count : 1;
+    process->quiet = calloc(process->quiet_count, sizeof *process->quiet);
+    if (process->quiet == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    Status status = status_set(AIDB_CONNECTION, "the server recovers after a crash of another "
+                                                "process; the connection was closed");
+    status_hint(
+        "Connect again in a moment. Writes that were not answered may have been carried out.");
+    RETURN_IF_FAILED(error_encode(&process->crash_text, 0, status, true));
+    status = status_set(AIDB_CONNECTION, "the server was stopped at once");
+    return error_encode(&process->stop_text, 0, status, true);
+}
+
 static void install_signals(void)
 {
+    struct sigaction quit = {.sa_handler = on_quit};
+    sigaction(SIGQUIT, &quit, NULL);
     struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);
@@ -183,6 +240,11 @@ Status process_init(BackendProcess *process, const BackendStart *start, SlotKind
     server_config_copy(start->shared, &process->config, &process->config_version);
     RETURN_IF_FAILED(db_session_create(start->db, start->slot, kind, &process->session));
     process->slot = db_session_slot(process->session);
+    Status status = prepare_farewells(process);
+    if (status != AIDB_OK) {
+        process_deinit(process);
+        return status;
+    }
     atomic_store(&signal_process, process);
     install_signals();
     return AIDB_OK;
@@ -196,6 +258,9 @@ void process_deinit(BackendProcess *process)
     sigprocmask(SIG_SETMASK, &mask, NULL);
     atomic_store(&signal_process, NULL);
     db_session_destroy(process->session);
+    free(process->quiet);
+    buffer_deinit(&process->crash_text);
+    buffer_deinit(&process->stop_text);
     buffer_deinit(&process->group_row);
     while (process->spare_count > 0)
         buffer_deinit(&process->spare[--process->spare_count]);

@@ -150,16 +150,23 @@ void session_settled(Backend *backend, Status status)
 static void send_output(Backend *backend)
 {
     backend->settled = backend->output.size;
-    while (backend->sent < backend->settled && !backend->gone) {
+    if (backend->sent == backend->settled)
+        return;
+    bool taken = true;
+    process_begin_send(backend);
+    while (backend->sent < backend->settled && !backend->gone && taken) {
         ssize_t put = send(backend->fd, backend->output.data + backend->sent,
                            backend->settled - backend->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (put >= 0)
             backend->sent += (size_t)put;
         else if (errno == EAGAIN || errno == EWOULDBLOCK)
-            return;
+            taken = false;
         else if (errno != EINTR)
             backend->gone = true;
     }
+    process_end_send(backend, taken && !backend->gone);
+    if (!taken)
+        return;
     buffer_clear(&backend->output);
     backend->sent = backend->settled = 0;
 }
@@ -529,6 +536,7 @@ void session_init(Backend *backend, BackendProcess *process, Slot *slot,
         .session = process->session,
         .config = &process->config,
         .slot = slot,
+        .quiet = &process->quiet[process->hosting ? slot->index : 0],
         .fd = client->fd,
         .exit_code = CHILD_EXIT_OK,
         .number = client->session,
@@ -540,6 +548,7 @@ void session_init(Backend *backend, BackendProcess *process, Slot *slot,
     memcpy(backend->peer, client->peer, sizeof backend->peer);
     backend->peer[sizeof backend->peer - 1] = '\0';
     memcpy(slot->peer, backend->peer, sizeof slot->peer);
+    atomic_store_explicit(backend->quiet, backend->fd + 1, memory_order_relaxed);
     atomic_store(&slot->started_us, port_realtime_us());
     atomic_store(&slot->session_id, client->session);
     backend_activity(backend, "greeting");
@@ -557,6 +566,7 @@ void session_deinit(Backend *backend)
     wait_for_memory(backend, false);
     if (backend->drawn > 0)
         atomic_fetch_sub(&backend->shared->request_memory_used, backend->drawn);
+    atomic_store_explicit(backend->quiet, 0, memory_order_relaxed);
     close(backend->fd);
     buffer_deinit(&backend->input);
     buffer_deinit(&backend->output);

@@ -810,6 +810,116 @@ START_TEST(a_killed_child)
 }
 END_TEST
 
+/* Clients of the other processes are told why their connections end. */
+START_TEST(the_reason_is_told)
+{
+    Client *client = connect_to(_i == 0 ? unix_uri : tcp_uri);
+    uint64_t lsn = put(client, "k", "v");
+    ck_assert_int_eq(kill(nth_child(0), SIGKILL), 0);
+    Message reply;
+    ck_assert_int_eq(client_receive(client, &reply), AIDB_CONNECTION);
+    ck_assert_ptr_nonnull(strstr(status_message(), "a crash of another process"));
+    client_close(client);
+    for (int waited = 0; pid_info().crash_restarts != 1 || strcmp(pid_info().state, "ready") != 0;
+         waited += 5) {
+        ck_assert_int_lt(waited, WAIT_MS);
+        nap();
+    }
+    client = connect_to(_i == 0 ? unix_uri : tcp_uri);
+    ck_assert(has(client, "k", "v"));
+    ck_assert_uint_gt(put(client, "k", "w"), lsn);
+    ck_assert_int_eq(stop(SIGQUIT), 0);
+    ck_assert_int_eq(client_receive(client, &reply), AIDB_CONNECTION);
+    ck_assert_ptr_nonnull(strstr(status_message(), "stopped at once"));
+    client_close(client);
+}
+END_TEST
+
+/* ---- interrupts ------------------------------------------------------------------------------ */
+
+#define MANY_ROWS 100000u
+
+static void put_many(Client *client, uint32_t rows)
+{
+    for (uint32_t i = 0; i < rows;) {
+        Batch batch = {0};
+        do {
+            char key[16];
+            snprintf(key, sizeof key, "%08u", i++);
+            ck_assert_int_eq(batch_put(&batch, slice_from_string(key), slice_make("v", 1)),
+                             AIDB_OK);
+        } while (i % 1000 != 0);
+        Message write = {.type = MESSAGE_WRITE, .ops = buffer_slice(&batch.ops)}, reply;
+        call(client, &write, MESSAGE_COMMIT, &reply);
+        batch_deinit(&batch);
+    }
+}
+
+/* The request that runs is given up, the ones behind it are not. */
+START_TEST(a_running_request_is_canceled)
+{
+    Client *client = connect_to(unix_uri);
+    put_many(client, MANY_ROWS);
+    Message count = {.type = MESSAGE_MEASURE, .flags = MEASURE_COUNT}, reply;
+    bool canceled = false;
+    int ahead = 0;
+    while (!canceled) {
+        for (; ahead < 20; ahead++) {
+            ck_assert_int_eq(client_send(client, &count), AIDB_OK);
+            ck_assert_int_eq(client_flush(client), AIDB_OK);
+        }
+        client_cancel(client);
+        ck_assert_int_eq(client_receive(client, &reply), AIDB_OK);
+        ahead--;
+        canceled = reply.type == MESSAGE_ERROR;
+        if (canceled)
+            ck_assert_uint_eq(reply.status, AIDB_CANCELED);
+        else
+            ck_assert_uint_eq(reply.count, MANY_ROWS);
+    }
+    for (; ahead > 0; ahead--) /* those behind; a cancel request may still have been on its way */
+        ck_assert_int_eq(client_receive(client, &reply), AIDB_OK);
+    call(client, &count, MESSAGE_MEASURED, &reply);
+    ck_assert_uint_eq(reply.count, MANY_ROWS);
+    ck_assert(has(client, "00000007", "v"));
+    client_close(client);
+}
+END_TEST
+
+/* What takes longer than allowed is given up, when somebody gets round to looking at the time: one of a
+ * hundred counts at least. */
+START_TEST(requests_run_out_of_time)
+{
+    uint32_t rows = 5 * MANY_ROWS;
+    Client *client = connect_to(unix_uri), *other;
+    put_many(client, rows);
+    client_close(client);
+    ck_assert_int_eq(stop(SIGINT), 0);
+    config.server.statement_timeout = 1;
+    write_config();
+    start();
+    client = connect_to(unix_uri);
+    other = connect_to(unix_uri);
+    Message count = {.type = MESSAGE_MEASURE, .flags = MEASURE_COUNT}, reply;
+    for (int round = 0, timed_out = 0; timed_out < 2; round++) {
+        ck_assert_int_lt(round, 100);
+        ck_assert_int_eq(client_send(client, &count), AIDB_OK);
+        ck_assert_int_eq(client_flush(client), AIDB_OK);
+        ck_assert(has(other, "00000007", "v")); /* nobody else is out of time */
+        ck_assert_int_eq(client_receive(client, &reply), AIDB_OK);
+        if (reply.type == MESSAGE_ERROR) {
+            ck_assert_uint_eq(reply.status, AIDB_TIMEOUT);
+            timed_out++;
+        } else {
+            ck_assert_uint_eq(reply.count, rows);
+        }
+        ck_assert(has(client, "00000008", "v"));
+    }
+    client_close(client);
+    client_close(other);
+}
+END_TEST
+
 START_TEST(a_write_in_flight_has_an_unknown_outcome)
 {
     aidb *db;
@@ -1008,6 +1118,9 @@ static void add_tests(TCase *tests)
     tcase_add_test(tests, connections_are_limited_and_some_reserved);
     tcase_add_test(tests, sizes_at_their_limits);
     tcase_add_loop_test(tests, a_killed_child, 0, 4);
+    tcase_add_loop_test(tests, the_reason_is_told, 0, 2);
+    tcase_add_test(tests, a_running_request_is_canceled);
+    tcase_add_test(tests, requests_run_out_of_time);
     tcase_add_test(tests, a_write_in_flight_has_an_unknown_outcome);
     tcase_add_test(tests, a_killed_postmaster);
     tcase_add_loop_test(tests, stopping, 0, 3);
