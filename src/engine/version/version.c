@@ -486,6 +486,12 @@ Status version_apply(Versions *versions, Slot *slot, const VersionEdit *edit, ui
     *previous = NULL;
     if (atomic_load_explicit(&set->failed, memory_order_acquire) != 0)
         return status_set(AIDB_FAILED, "an earlier write of the manifest failed");
+    /* Tables never know more than the log: what a log reader has seen must be all that came before. */
+    if (edit->flushed_lsn > durable)
+        return status_set(
+            AIDB_INTERNAL,
+            "tables up to LSN %llu were to be installed, the log is durable up to %llu",
+            (unsigned long long)edit->flushed_lsn, (unsigned long long)durable);
     if (rotate_at < ROTATE_MIN)
         rotate_at = ROTATE_MIN;
     if (set->manifest_end > FAILPOINT_CONSTANT("manifest.rotate_at", rotate_at))

@@ -157,7 +157,8 @@ uint64_t version_next_number(VersionSet *set);
  * On success *next is the new current version; the old one is retired once the caller has replaced the
  * view: call version_release on it. File records that no version holds any more are listed for
  * deletion (see versions_take_dead). Errors before anything was written leave everything as it was
- * (AIDB_NO_SPACE, AIDB_NO_MEMORY: metadata arena); a failed write or sync sets `failed`.
+ * (AIDB_NO_SPACE, AIDB_NO_MEMORY: metadata arena; AIDB_INTERNAL: tables ahead of the durable log); a failed
+ * write or sync sets `failed`.
  */
 Status version_apply(Versions *versions, Slot *slot, const VersionEdit *edit, uint64_t durable,
                      Version **next, Version **previous) MUST_CHECK;
