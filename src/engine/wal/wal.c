@@ -7,7 +7,7 @@
  *
  * Who needs durability calls wal_sync. The first to get the flush lock leads: it writes everything from
  * `durable` to `copied` from the ring to segments, through to the disk, moves `durable` and wakes all sleepers at
- * once. A sleeper that was not covered (it appended after the leader had looked) tries to lead next.
+ * once. Before that it gives those whom the last flush released a moment to come back (`gather`). A sleeper that was not covered (it appended after the leader had looked) tries to lead next.
  * Sleepers wait on `flushes`, which rises after the lock is free: whoever read it before trying the
  * lock in vain is woken or does not fall asleep.
  *
@@ -25,13 +25,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#define WRITER_POLL_MS  50
-#define LARGE_STEP      (1u << 20) /* bytes of a large record that are written at once */
-#define WAIT_RECHECK_MS 1000 /* a sleeper looks again by itself, should its leader have died */
+#define WRITER_POLL_MS    50
+#define LARGE_STEP        (1u << 20) /* bytes of a large record that are written at once */
+#define GATHER_MAX_NS     60000u
+#define GATHER_MISSES_MAX 6u
+#define WAIT_RECHECK_MS   1000 /* a sleeper looks again by itself, should its leader have died */
 
 /* ---- creation, handles -------------------------------------------------------------------------- */
 
@@ -310,6 +313,53 @@ static Status flush(Wal *wal, Slot *slot)
     return status;
 }
 
+/* Gives those whom the last flush has released the time to come back with their next records, so that this
+ * flush covers them too: otherwise half of the committers wait for the flush of the other half, always. It
+ * pays when it gains a larger share of committers than it costs of a flush; when it does not, it is left
+ * for more and more flushes. Flush lock held. */
+static void gather(WalShared *shared)
+{
+    uint32_t first = atomic_load(&shared->arrived) - shared->taken;
+    if (first >= shared->expected)
+        return;
+    if (shared->skip > 0) {
+        shared->skip--;
+        return;
+    }
+    uint64_t limit = shared->flush_ns / 2 < GATHER_MAX_NS ? shared->flush_ns / 2 : GATHER_MAX_NS;
+    uint64_t began = port_monotonic_ns(), waited = 0;
+    uint32_t count = first;
+    while (count < shared->expected && waited < limit) {
+        sched_yield(); /* they need a processor */
+        waited = port_monotonic_ns() - began;
+        count = atomic_load(&shared->arrived) - shared->taken;
+    }
+    bool paid = (uint64_t)(count - first) * shared->flush_ns > (uint64_t)first * waited;
+    shared->misses = paid                                 ? 0
+                     : shared->misses < GATHER_MISSES_MAX ? shared->misses + 1
+                                                          : shared->misses;
+    shared->skip = paid ? 0 : 1u << shared->misses;
+}
+
+/* Flushes for all who have come. Flush lock held. */
+static Status lead(Wal *wal, Slot *slot, uint64_t lsn)
+{
+    WalShared *shared = wal->shared;
+    if (wal_durable(wal) >= lsn)
+        return AIDB_OK;
+    gather(shared);
+    /* Before `copied` is read: whoever is counted has copied. */
+    uint32_t arrived = atomic_load(&shared->arrived);
+    uint32_t group = arrived - shared->taken;
+    shared->taken = arrived;
+    uint64_t began = port_monotonic_ns();
+    Status status = flush(wal, slot);
+    uint64_t ns = port_monotonic_ns() - began;
+    shared->flush_ns = shared->flush_ns == 0 ? ns : (7 * shared->flush_ns + ns) / 8;
+    shared->expected = group + (atomic_load(&shared->arrived) - arrived);
+    return status;
+}
+
 /* Lets the flush lock go and wakes the sleepers. */
 static void end_lead(WalShared *shared, Slot *slot)
 {
@@ -325,12 +375,14 @@ Status wal_sync(Wal *wal, Slot *slot, uint64_t lsn)
     WalShared *shared = wal->shared;
     if (lsn > wal_copied(wal))
         return status_set(AIDB_INVALID, "LSN %llu is not written yet", (unsigned long long)lsn);
+    if (wal_durable(wal) < lsn)
+        atomic_fetch_add(&shared->arrived, 1);
     while (wal_durable(wal) < lsn) {
         uint32_t flushes = atomic_load(&shared->flushes);
         if (wal_failed(wal))
             return failed_status(AIDB_UNKNOWN);
         if (lock_try_acquire(&shared->flush_lock, slot)) {
-            Status status = flush(wal, slot);
+            Status status = lead(wal, slot, lsn);
             end_lead(shared, slot);
             RETURN_IF_FAILED(status);
         } else {

@@ -303,6 +303,14 @@ struct WalShared {
     _Alignas(PORT_CACHE_LINE) Lock flush_lock;
     _Atomic uint32_t flushes; /* futex word: rises at the end of each flush */
     _Atomic uint32_t waiters; /* sleepers on it */
+    _Atomic uint32_t
+        arrived; /* callers that needed a flush, counted after their records were copied */
+    /* What a leader knows about who will come; flush lock. */
+    uint32_t taken;    /* of `arrived`, what flushes have covered */
+    uint32_t expected; /* committers about: those of the last flush and those who came during it */
+    uint32_t misses;   /* waits in a row that did not pay */
+    uint32_t skip;     /* flushes until a leader waits again */
+    uint64_t flush_ns; /* what a flush takes, lately */
     _Atomic uint64_t syncs;
     _Atomic uint64_t synced_bytes;
 };
