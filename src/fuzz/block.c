@@ -27,8 +27,8 @@ static void check_data(Slice payload)
     BlockCursor cursor = {0};
     Entry entry;
     uint64_t forwards = 0, backwards = 0;
-    bool good = block_cursor_init(&cursor, payload, 100);
-    fuzz_require(good == block_view_init(&view, payload, 100));
+    bool good = block_cursor_init(&cursor, payload);
+    fuzz_require(good == block_view_init(&view, payload));
     if (!good)
         goto out;
     for (good = block_cursor_first(&cursor); good && cursor.valid;
@@ -131,14 +131,18 @@ static void check_compressed(uint8_t compression, Slice bytes)
     static TableDecompressor *decompressor;
     if (decompressor == NULL)
         decompressor = decompressor_create();
-    if (decompressor == NULL || bytes.size < 2)
+    if (decompressor == NULL || bytes.size < 3)
         return;
-    size_t raw = (size_t)bytes.data[0] | (size_t)bytes.data[1] << 8;
-    uint8_t *to = malloc(raw > 0 ? raw : 1);
+    BlockTrailer trailer = {.raw_size = (uint32_t)bytes.data[0] | (uint32_t)bytes.data[1] << 8,
+                            .plain = bytes.data[2],
+                            .compression = compression};
+    size_t size = bytes.size - 3;
+    if (trailer.plain > trailer.raw_size || trailer.plain > size)
+        return; /* block_check refuses it */
+    uint8_t *to = malloc(trailer.raw_size > 0 ? trailer.raw_size : 1);
     fuzz_require(to != NULL);
-    if (decompress_block(decompressor, compression, bytes.data + 2, bytes.size - 2, to, raw) ==
-        NULL)
-        touch(slice_make(to, raw));
+    if (block_unpack(decompressor, &trailer, NULL, bytes.data + 3, size, to) == NULL)
+        touch(slice_make(to, trailer.raw_size));
     free(to);
 }
 

@@ -38,9 +38,9 @@ static void seal_block(const Image *image, uint64_t offset, uint64_t size)
     if (!inside(image, offset, size))
         return;
     uint8_t *tail = image->data + offset + size - TRAILER_SIZE;
-    if ((tail[4] & 15) == COMPRESSION_NONE)
+    if ((tail[8] & 15) == COMPRESSION_NONE)
         put_fixed32(tail, (uint32_t)(size - TRAILER_SIZE));
-    put_fixed64(tail + 5,
+    put_fixed64(tail + 9,
                 table_checksum(image->id, offset, image->data + offset, (size_t)size - 8));
 }
 
@@ -85,6 +85,10 @@ static void seal_file(Image *image)
                        info->filter_section_size);
         if (info->range_size > 0)
             seal_index(image, info->range_offset, info->range_size, 1);
+        if (info->dictionary_size > 0) {
+            seal_block(image, info->dictionary_offset, info->dictionary_size);
+            seal_block(image, table_dictionary_copy(info), info->dictionary_size);
+        }
     }
     seal_block(image, offset, size);
     table_header_encode(image->data, kept + 16, get_fixed64(kept + 32), image->id);

@@ -246,9 +246,10 @@ static Status examine_source(Repair *r, bool optional)
         if (!source->bounded && source->known && smallest.size > 0)
             status = source_bounds(source, smallest, largest);
         if (status == AIDB_OK && !source->known && !optional)
-            source_lost(r, source,
-                        "its properties are damaged: the age of what it holds is not known, and it "
-                        "is used only where nothing else is found");
+            source_lost(
+                r, source,
+                "its properties are damaged: whether it was still in use is not known, and what "
+                "it holds is used where nothing newer is found");
         if (status == AIDB_OK && (source->known || !optional)) {
             status = table_salvage_ranges(salvage, hold_range, r);
             note_lsns(r, source);
@@ -629,6 +630,8 @@ static Status write_entry(Repair *r, TableBuilder **builder, const Entry *entry)
             table_builder_create(&options, r->new_sst, new_number(r), r->lsn_min, builder));
     }
     r->in->keys++;
+    if (entry->lsn > r->lsn_max)
+        r->lsn_max = entry->lsn;
     return table_builder_add(*builder, entry);
 }
 

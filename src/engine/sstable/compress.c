@@ -3,12 +3,18 @@
  *
  * Contexts are kept by their builder or reader: a new one for each block would halve the speed.
  * Failing to compress is never an error, the block is stored as it is.
+ *
+ * Blocks of a few KiB compress poorly one by one, because each begins without history and pays for
+ * entropy tables of its own. A zstd dictionary made from the table's first blocks gives both to all
+ * of them: text-like records shrink by a fifth more, and decompression is a quarter faster.
  */
 #include "config.h"
 
 #include "engine/sstable/sstable_internal.h"
 
 #include <stdlib.h>
+#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_initStaticDDict, ZSTD_estimateDDictSize: exported since 1.3 */
+#include <zdict.h>
 #include <zstd.h>
 #ifdef HAVE_SNAPPY
 #include <snappy-c.h>
@@ -29,8 +35,66 @@ bool compression_supported(Compression compression)
 
 void compressor_deinit(Compressor *compressor)
 {
+    compressor_drop_dictionary(compressor);
     ZSTD_freeCCtx(compressor->zstd);
     compressor->zstd = NULL;
+}
+
+void compressor_drop_dictionary(Compressor *compressor)
+{
+    if (compressor->zstd != NULL)
+        (void)ZSTD_CCtx_refCDict(compressor->zstd, NULL);
+    ZSTD_freeCDict(compressor->dictionary);
+    compressor->dictionary = NULL;
+}
+
+bool compressor_set_dictionary(Compressor *compressor, const uint8_t *bytes, size_t size)
+{
+    compressor_drop_dictionary(compressor);
+    if (compressor->zstd == NULL)
+        compressor->zstd = ZSTD_createCCtx();
+    if (compressor->zstd == NULL)
+        return false;
+    compressor->dictionary = ZSTD_createCDict(bytes, size, compressor->level);
+    return compressor->dictionary != NULL;
+}
+
+size_t dictionary_build(int level, const uint8_t *samples, const size_t *sizes, uint32_t count,
+                        uint8_t *to, size_t capacity)
+{
+    /* The content is pieces of some samples, from all quarters of a block; the entropy tables come from
+     * all samples. */
+    uint8_t content[8192];
+    enum { PIECE = sizeof content / DICTIONARY_PIECES };
+    size_t content_size = 0;
+    size_t at = 0;
+    for (uint32_t i = 0, piece = 0; i < count && piece < DICTIONARY_PIECES; at += sizes[i++]) {
+        if (i != dictionary_piece_sample(count, piece))
+            continue;
+        size_t from = sizes[i] / 4 * (piece++ % 4);
+        size_t size = sizes[i] - from < PIECE ? sizes[i] - from : PIECE;
+        memcpy(content + content_size, samples + at + from, size);
+        content_size += size;
+    }
+    if (content_size < sizeof content / 2 || capacity < 2 * sizeof content)
+        return 0;
+    ZDICT_params_t parameters = {.compressionLevel = level};
+    size_t size = ZDICT_finalizeDictionary(to, capacity, content, content_size, samples, sizes,
+                                           count, parameters);
+    return ZDICT_isError(size) ? 0 : size;
+}
+
+size_t dictionary_room(size_t size)
+{
+    return ZSTD_estimateDDictSize(size, ZSTD_dlm_byCopy);
+}
+
+const Dictionary *dictionary_init(void *memory, size_t room, const uint8_t *bytes, size_t size)
+{
+    const ZSTD_DDict *made =
+        ZSTD_initStaticDDict(memory, room, bytes, size, ZSTD_dlm_byCopy, ZSTD_dct_fullDict);
+    /* Readers of the cache know only where the frame begins. */
+    return (const void *)made == memory ? (const Dictionary *)made : NULL;
 }
 
 size_t compress_bound(Compression compression, size_t size)
@@ -42,19 +106,34 @@ size_t compress_bound(Compression compression, size_t size)
     return compression == COMPRESSION_ZSTD ? ZSTD_compressBound(size) : 0;
 }
 
-size_t compress_block(Compressor *compressor, Compression compression, const uint8_t *from,
-                      size_t size, uint8_t *to, size_t capacity)
+static size_t compress_zstd(Compressor *compressor, bool dictionary, const uint8_t *from,
+                            size_t size, uint8_t *to, size_t capacity)
 {
-    size_t packed = 0;
-    if (compression == COMPRESSION_ZSTD) {
+    if (compressor->zstd == NULL) {
+        compressor->zstd = ZSTD_createCCtx();
         if (compressor->zstd == NULL)
-            compressor->zstd = ZSTD_createCCtx();
-        if (compressor->zstd == NULL)
-            return 0;
-        packed = ZSTD_compressCCtx(compressor->zstd, to, capacity, from, size, compressor->level);
-        if (ZSTD_isError(packed))
             return 0;
     }
+    ZSTD_CCtx *zstd = compressor->zstd;
+    size_t packed;
+    if (dictionary) {
+        /* The table says which dictionary it is; a frame need not. */
+        (void)ZSTD_CCtx_setParameter(zstd, ZSTD_c_dictIDFlag, 0);
+        if (ZSTD_isError(ZSTD_CCtx_refCDict(zstd, compressor->dictionary)))
+            return 0;
+        packed = ZSTD_compress2(zstd, to, capacity, from, size);
+    } else {
+        packed = ZSTD_compressCCtx(zstd, to, capacity, from, size, compressor->level);
+    }
+    return ZSTD_isError(packed) ? 0 : packed;
+}
+
+size_t compress_block(Compressor *compressor, Compression compression, bool dictionary,
+                      const uint8_t *from, size_t size, uint8_t *to, size_t capacity)
+{
+    size_t packed = 0;
+    if (compression == COMPRESSION_ZSTD)
+        packed = compress_zstd(compressor, dictionary, from, size, to, capacity);
 #ifdef HAVE_SNAPPY
     if (compression == COMPRESSION_SNAPPY) {
         packed = capacity;
@@ -63,14 +142,6 @@ size_t compress_block(Compressor *compressor, Compression compression, const uin
     }
 #endif
     return packed <= size - size / 8 ? packed : 0;
-}
-
-void decompressor_destroy(TableDecompressor *decompressor)
-{
-    if (decompressor == NULL)
-        return;
-    ZSTD_freeDCtx(decompressor->zstd);
-    free(decompressor);
 }
 
 TableDecompressor *decompressor_create(void)
@@ -86,21 +157,36 @@ TableDecompressor *decompressor_create(void)
     return decompressor;
 }
 
-const char *decompress_block(TableDecompressor *decompressor, uint8_t compression,
-                             const uint8_t *from, size_t size, uint8_t *to, size_t raw_size)
+void decompressor_destroy(TableDecompressor *decompressor)
 {
-    switch (compression) {
+    if (decompressor == NULL)
+        return;
+    ZSTD_freeDCtx(decompressor->zstd);
+    free(decompressor);
+}
+
+static const char *decompress(TableDecompressor *decompressor, uint8_t stored,
+                              const Dictionary *dictionary, const uint8_t *from, size_t size,
+                              uint8_t *to, size_t raw_size)
+{
+    switch (stored) {
     case COMPRESSION_ZSTD:
         if (ZSTD_decompressDCtx(decompressor->zstd, to, raw_size, from, size) != raw_size)
+            return "zstd block cannot be decompressed";
+        return NULL;
+    case STORED_ZSTD_DICTIONARY:
+        if (dictionary == NULL)
+            return "block needs a dictionary that the table does not have";
+        if (ZSTD_decompress_usingDDict(decompressor->zstd, to, raw_size, from, size,
+                                       (const ZSTD_DDict *)dictionary) != raw_size)
             return "zstd block cannot be decompressed";
         return NULL;
 #ifdef HAVE_SNAPPY
     case COMPRESSION_SNAPPY: {
         size_t length = 0;
         if (snappy_uncompressed_length((const char *)from, size, &length) != SNAPPY_OK ||
-            length != raw_size)
-            return "snappy block cannot be decompressed";
-        if (snappy_uncompress((const char *)from, size, (char *)to, &length) != SNAPPY_OK)
+            length != raw_size ||
+            snappy_uncompress((const char *)from, size, (char *)to, &length) != SNAPPY_OK)
             return "snappy block cannot be decompressed";
         return NULL;
     }
@@ -117,4 +203,19 @@ size_t compressed_size_at(const uint8_t *from, size_t available)
         return 0;
     size_t size = ZSTD_findFrameCompressedSize(from, available);
     return ZSTD_isError(size) ? 0 : size;
+}
+
+const char *block_unpack(TableDecompressor *decompressor, const BlockTrailer *trailer,
+                         const Dictionary *dictionary, const uint8_t *from, size_t size,
+                         uint8_t *to)
+{
+    if (trailer->compression == COMPRESSION_NONE) {
+        memcpy(to, from, size);
+        return NULL;
+    }
+    size_t plain = trailer->plain;
+    if (plain > 0)
+        memcpy(to + trailer->raw_size - plain, from + size - plain, plain);
+    return decompress(decompressor, trailer->compression, dictionary, from, size - plain, to,
+                      trailer->raw_size - plain);
 }

@@ -47,6 +47,14 @@ Status index_builder_add(IndexBuilder *builder, Slice key, uint64_t lsn, const B
     return AIDB_OK;
 }
 
+void index_builder_set_handle(IndexBuilder *builder, uint32_t i, const BlockHandle *handle)
+{
+    uint8_t *at = builder->records.data + get_fixed32(builder->offsets.data + (size_t)i * 4);
+    put_fixed64(at, handle->offset);
+    put_fixed32(at + 8, handle->size);
+    at[12] = handle->raw;
+}
+
 void index_builder_entry(const IndexBuilder *builder, uint32_t i, Slice *key, uint64_t *lsn,
                          BlockHandle *handle)
 {

@@ -1,11 +1,11 @@
 /*
  * sstable.h - tables: immutable sorted files of entries.
  *
- * A table holds data blocks (prefix-compressed keys with restarts), filter sections (cache-line
- * blocked Bloom filter; the section is chosen by the key's hash, so no index leads to it), a range
- * tombstone block, an index (one block, or partitions under a top block), properties and a footer.
- * Every byte of the file lies under a checksum, padding included; the seed is the table's random
- * id and the offset. doc/format-sstable.md has the byte tables.
+ * A table holds data blocks (prefix-compressed keys with restarts, then values, then LSNs), a
+ * compression dictionary, filter sections (cache-line blocked Bloom filter; the section is chosen by the
+ * key's hash, so no index leads to it), a range tombstone block, an index (one block, or partitions under a
+ * top block), properties and a footer. Every byte of the file lies under a checksum, padding included; the
+ * seed is the table's random id and the offset. doc/format-sstable.md has the byte tables.
  *
  * A table is immutable once its builder finished. Everything that a reader needs from footer and
  * properties is in TableInfo, which the manifest and the region keep: a process that never saw a
@@ -32,7 +32,7 @@ typedef struct TableInfo {
     uint64_t number;
     uint64_t id[2]; /* random, seeds every checksum of the file */
     uint64_t file_size;
-    uint64_t lsn_min; /* the builder's floor: at or below every LSN; entries store deltas from it */
+    uint64_t lsn_min; /* the builder's floor: at or below every LSN */
     uint64_t lsn_max; /* over all entries and range tombstones */
     uint64_t entries; /* puts and deletes */
     uint64_t deletes;
@@ -46,7 +46,9 @@ typedef struct TableInfo {
     uint32_t filter_section_size; /* bytes as stored, with checksum; 0: no filter */
     uint32_t filter_sections;
     uint64_t range_offset;
-    uint32_t range_size; /* 0: no range tombstones */
+    uint32_t range_size;      /* 0: no range tombstones */
+    uint32_t dictionary_size; /* 0: data blocks are compressed without */
+    uint64_t dictionary_offset;
 } TableInfo;
 
 Status table_info_encode(const TableInfo *info, Buffer *to) MUST_CHECK;

@@ -18,18 +18,20 @@
 #define TABLE_HEADER_SIZE 64u
 #define TABLE_FOOTER_SIZE 64u
 
-/* Every block ends with: raw size u32 | kind << 4 | compression u8 | checksum u64. */
-#define TRAILER_SIZE     13u
+/* Every block ends with: raw size u32 | plain size u32 | kind << 4 | compression u8 | checksum u64. */
+#define TRAILER_SIZE     17u
 /* No block is larger before compression: one greatest value and key, or an index of such keys. */
 #define BLOCK_RAW_MAX    (256u << 20)
 #define RESTART_INTERVAL 16u
-#define RESTART_BYTES    1024u
-#define BLOCK_HEAD       8u /* of a data block: number of restarts, bytes that keys share */
+#define BLOCK_HEAD       24u /* of a data block, before its restarts */
 
 /* An index larger than this gets two levels, and its partitions are about this large. */
 #define INDEX_SINGLE_MAX     (48u << 10)
 #define INDEX_PARTITION_SIZE (32u << 10)
 #define RANGE_CHUNK_SIZE     (32u << 10)
+
+/* How a block is stored, beyond the values of Compression: zstd with the table's dictionary. */
+#define STORED_ZSTD_DICTIONARY 3u
 
 typedef enum BlockKind {
     BLOCK_DATA = 1,
@@ -38,7 +40,8 @@ typedef enum BlockKind {
     BLOCK_RANGE_TOP = 4, /* index over them */
     BLOCK_INDEX = 5,     /* leads to data blocks */
     BLOCK_INDEX_TOP = 6, /* leads to BLOCK_INDEX */
-    BLOCK_PROPERTIES = 7
+    BLOCK_PROPERTIES = 7,
+    BLOCK_DICTIONARY = 8
 } BlockKind;
 
 /* Where a block is. */
@@ -73,10 +76,18 @@ Status table_properties_encode(const TableProperties *properties, Buffer *to) MU
 bool table_properties_decode(Slice payload, TableProperties *properties);
 /* Whether the places that `info` names lie inside the file and in the order of the format. */
 bool table_info_sane(const TableInfo *info);
+/* Where the second copy of the dictionary is, of tables that have one: all blocks would be lost with the
+ * only one, so repair has another. */
+static inline uint64_t table_dictionary_copy(const TableInfo *info)
+{
+    return info->index_offset + info->index_size;
+}
 
 /* Checks a stored block's trailer and checksum: NULL or what is wrong. */
 typedef struct BlockTrailer {
     uint32_t raw_size;
+    uint32_t
+        plain; /* bytes at the end of the payload that stand behind the compressed ones as they are */
     uint8_t kind;
     uint8_t compression;
 } BlockTrailer;
@@ -86,58 +97,97 @@ const char *block_check(const uint64_t id[2], uint64_t offset, const uint8_t *st
 /* ---- compression ----------------------------------------------------------------------------- */
 
 typedef struct Compressor {
-    void *zstd; /* ZSTD_CCtx, kept */
+    void *zstd;       /* ZSTD_CCtx, kept */
+    void *dictionary; /* ZSTD_CDict; NULL: none */
     int level;
 } Compressor;
 void compressor_deinit(Compressor *compressor);
 /* Room that compress needs for `size` bytes. */
 size_t compress_bound(Compression compression, size_t size);
 /* The compressed size, 0 when the block should be stored as it is (it does not shrink by an eighth,
- * the kind is not built in, or memory is short). */
-size_t compress_block(Compressor *compressor, Compression compression, const uint8_t *from,
-                      size_t size, uint8_t *to, size_t capacity);
+ * the kind is not built in, or memory is short). With `dictionary`, zstd uses the compressor's. */
+size_t compress_block(Compressor *compressor, Compression compression, bool dictionary,
+                      const uint8_t *from, size_t size, uint8_t *to, size_t capacity);
+
+/* A dictionary has pieces of this many samples, which are spread over all. To see what it is worth, others
+ * are needed: at least twice as many samples. */
+#define DICTIONARY_PIECES 16u
+static inline uint32_t dictionary_piece_sample(uint32_t count, uint32_t piece)
+{
+    return (uint32_t)((uint64_t)count * piece / DICTIONARY_PIECES);
+}
+/* Makes a dictionary of at most `capacity` bytes from samples that lie one after the other. Returns its
+ * size, 0 when they give none. */
+size_t dictionary_build(int level, const uint8_t *samples, const size_t *sizes, uint32_t count,
+                        uint8_t *to, size_t capacity);
+/* Makes blocks compress with it from now on; false when memory is short. */
+bool compressor_set_dictionary(Compressor *compressor, const uint8_t *bytes, size_t size);
+void compressor_drop_dictionary(Compressor *compressor);
+
+/* A dictionary made ready for decompression. It lies in one piece of memory (`dictionary_room` bytes,
+ * 8-byte aligned), is only read, and holds no pointer out of it, so that it can stand in a frame of the cache. */
+typedef struct Dictionary Dictionary;
+size_t dictionary_room(size_t size);
+/* NULL when the bytes are no dictionary. */
+const Dictionary *dictionary_init(void *memory, size_t room, const uint8_t *bytes, size_t size);
 
 typedef struct TableDecompressor TableDecompressor;
 TableDecompressor *decompressor_create(void); /* NULL when memory is short */
 void decompressor_destroy(TableDecompressor *decompressor);
-/* Bytes of the zstd block that begins here, 0 when none does: for finding blocks without an index. */
+/* Bytes of the zstd frame that begins here, 0 when none does: for finding blocks without an index. */
 size_t compressed_size_at(const uint8_t *from, size_t available);
-/* NULL or what is wrong. `to` has `raw_size` bytes. */
-const char *decompress_block(TableDecompressor *decompressor, uint8_t compression,
-                             const uint8_t *from, size_t size, uint8_t *to, size_t raw_size);
+/* NULL or what is wrong. `size` stored bytes without trailer, which block_check found good, become the
+ * trailer's raw_size bytes at `to`; `dictionary` is for STORED_ZSTD_DICTIONARY. */
+const char *block_unpack(TableDecompressor *decompressor, const BlockTrailer *trailer,
+                         const Dictionary *dictionary, const uint8_t *from, size_t size,
+                         uint8_t *to);
 
 /* ---- data blocks ----------------------------------------------------------------------------- */
 
 typedef struct BlockBuilder {
-    Buffer data;
-    Buffer restarts; /* u32 each */
+    Buffer keys;     /* key parts of the entries */
+    Buffer values;   /* their values */
+    Buffer tags;     /* their LSNs (u64) and types (u8) */
+    Buffer restarts; /* where key part and value begin (u32 each) */
     Buffer payload;  /* after finish */
     uint32_t entries;
-    uint32_t since_restart;
-    size_t restart_offset; /* of the last restart */
+    uint64_t lsn_min, lsn_max;
+    uint8_t type; /* of the first entry */
+    bool mixed;   /* others have other types */
 } BlockBuilder;
 void block_builder_deinit(BlockBuilder *builder);
 void block_builder_clear(BlockBuilder *builder);
 /* `shared`: bytes that the entry's key has in common with the one added before it. */
 /* Size of the payload if this entry were added. */
-size_t block_builder_size_with(const BlockBuilder *builder, const Entry *entry, size_t shared,
-                               uint64_t lsn_base);
-Status block_builder_add(BlockBuilder *builder, const Entry *entry, size_t shared,
-                         uint64_t lsn_base) MUST_CHECK;
-/* Puts the payload together; `last_key` is that of the last entry added. */
-Status block_builder_finish(BlockBuilder *builder, Slice last_key) MUST_CHECK;
+size_t block_builder_size_with(const BlockBuilder *builder, const Entry *entry, size_t shared);
+Status block_builder_add(BlockBuilder *builder, const Entry *entry, size_t shared) MUST_CHECK;
+/* Puts the payload together; `last_key` is that of the last entry added. The last *plain bytes are not
+ * worth compressing. */
+Status block_builder_finish(BlockBuilder *builder, Slice last_key, size_t *plain) MUST_CHECK;
 /* Bytes that two keys have in common. */
 size_t key_shared_prefix(Slice a, Slice b);
 
 typedef struct BlockView {
     const uint8_t *data;
-    uint32_t begin; /* of the entries */
-    uint32_t end;
+    uint32_t size;
+    uint32_t entries;
     uint32_t restart_count;
     uint32_t shared; /* bytes that all keys have in common */
+    uint32_t keys;   /* where key parts, values and tags begin */
+    uint32_t values;
+    uint32_t tags;
+    uint32_t tag_bits;
+    uint32_t types;
     uint64_t lsn_base;
 } BlockView;
-bool block_view_init(BlockView *view, Slice payload, uint64_t lsn_base);
+bool block_view_init(BlockView *view, Slice payload);
+
+/* Where an entry stands: its index, and the offsets of its key part and its value. */
+typedef struct BlockPlace {
+    uint32_t index;
+    uint32_t key;
+    uint32_t value;
+} BlockPlace;
 
 typedef enum BlockFind { BLOCK_FOUND, BLOCK_MISSING, BLOCK_DAMAGED } BlockFind;
 /* The newest version of key at or below `visible`; entry->key is the caller's key. */
@@ -146,18 +196,16 @@ BlockFind block_find(const BlockView *view, Slice key, uint64_t visible, Entry *
 /* A place in a block. The key is put together in memory of the cursor's own. Functions return false
  * when the block is damaged (or memory is short, with `no_memory` set). */
 typedef struct BlockStep { /* an entry of the restart interval that prev walks back through */
-    uint32_t offset;
-    uint32_t next_offset;
+    uint32_t index;
+    BlockPlace next;
     uint32_t key_offset;
     uint32_t key_size;
     Slice value;
-    uint64_t lsn;
-    uint8_t type;
 } BlockStep;
 typedef struct BlockCursor {
     BlockView view;
-    uint32_t offset;      /* of the current entry; view.end when invalid */
-    uint32_t next_offset; /* behind it */
+    uint32_t index;  /* of the current entry */
+    BlockPlace next; /* of the one behind it */
     bool valid;
     bool no_memory;
     Buffer key;
@@ -169,7 +217,7 @@ typedef struct BlockCursor {
     Buffer step_keys;
 } BlockCursor;
 void block_cursor_deinit(BlockCursor *cursor);
-bool block_cursor_init(BlockCursor *cursor, Slice payload, uint64_t lsn_base);
+bool block_cursor_init(BlockCursor *cursor, Slice payload);
 bool block_cursor_first(BlockCursor *cursor);
 bool block_cursor_last(BlockCursor *cursor);
 bool block_cursor_seek(BlockCursor *cursor, Slice key, uint64_t lsn);
@@ -190,6 +238,8 @@ void index_builder_deinit(IndexBuilder *builder);
  * lsn 0 stands for "after every version of key". */
 Status index_builder_add(IndexBuilder *builder, Slice key, uint64_t lsn,
                          const BlockHandle *handle) MUST_CHECK;
+/* For a block that was not written yet when its separator was added. */
+void index_builder_set_handle(IndexBuilder *builder, uint32_t i, const BlockHandle *handle);
 /* Estimated size of a block with the entries [from, to). */
 size_t index_builder_entry_size(const IndexBuilder *builder, uint32_t i);
 /* Appends the payload of an index block with the entries [from, to) to `payload`. */
@@ -275,8 +325,9 @@ const char *file_cache_directory(const FileCache *files);
 
 /* Where an iterator keeps what it reads without the cache, and its readahead. */
 typedef struct BlockBuffer {
-    Buffer payload; /* a decompressed block */
-    Buffer window;  /* stored bytes of the file from window_offset on */
+    Buffer payload;   /* a decompressed block */
+    void *dictionary; /* of the one table it is used for; malloc */
+    Buffer window;    /* stored bytes of the file from window_offset on */
     uint64_t window_offset;
 } BlockBuffer;
 void block_buffer_deinit(BlockBuffer *buffer);

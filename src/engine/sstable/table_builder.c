@@ -1,8 +1,10 @@
 /*
  * table_builder.c - writes a table, from front to back.
  *
- *   header | data blocks | filter sections | range tombstones, their index | index partitions,
+ *   header | data blocks | dictionary | filter sections | range tombstones, their index | index partitions,
  *   top index | properties | footer
+ *
+ * With zstd the first data blocks are held back until a dictionary is made from them.
  *
  * What comes behind the data is collected in memory while data blocks are written: 8 bytes a key for
  * the filter and about 30 bytes a block for the index. Bytes gather in a buffer and go to the file in
@@ -26,6 +28,9 @@
 #define WRITE_SIZE     (512u << 10)
 #define WRITEBACK_SIZE (2u << 20)
 #define LARGE_BLOCK    (4u << 20)
+#define SAMPLE_BYTES   (256u << 10) /* of blocks that a dictionary is made from */
+#define SAMPLE_COUNT   256u
+#define DICTIONARY_MAX (32u << 10)
 
 struct TableBuilder {
     TableOptions options;
@@ -46,7 +51,14 @@ struct TableBuilder {
     Buffer smallest;
     Buffer last_key;
     uint64_t last_lsn;
-    bool pending; /* a data block was written and waits for its separator */
+    bool sampling;  /* data blocks are collected, until there are enough for a dictionary */
+    Buffer samples; /* what is compressed of their payloads, one after the other */
+    size_t sample_sizes[SAMPLE_COUNT];
+    Buffer sample_tails; /* what is not */
+    uint32_t sample_plain[SAMPLE_COUNT];
+    uint32_t sample_count;
+    Buffer dictionary; /* empty: none */
+    bool pending;      /* a data block was written and waits for its separator */
     BlockHandle pending_handle;
     RangeFragments fragments; /* a copy */
     Buffer block_sizes;       /* u32 each, trailers included, in the order of the file */
@@ -77,6 +89,7 @@ Status table_builder_create(const TableOptions *options, const char *directory, 
     builder->options = *options;
     builder->file = (File)FILE_CLOSED;
     builder->compressor.level = options->compression_level;
+    builder->sampling = options->compression == COMPRESSION_ZSTD;
     builder->info.number = number;
     builder->info.lsn_min = lsn_floor;
     builder->info.lsn_max = lsn_floor;
@@ -120,6 +133,9 @@ void table_builder_destroy(TableBuilder *builder)
     buffer_deinit(&builder->smallest);
     buffer_deinit(&builder->last_key);
     buffer_deinit(&builder->block_sizes);
+    buffer_deinit(&builder->samples);
+    buffer_deinit(&builder->sample_tails);
+    buffer_deinit(&builder->dictionary);
     free(builder->fragments.memory);
     free(builder);
 }
@@ -164,55 +180,152 @@ static Status append(TableBuilder *builder, const uint8_t *data, size_t size)
     return buffer_append(&builder->out, data, size);
 }
 
-/* Writes a block; `payload` gains a trailer when it is stored raw. */
+/* Writes a block; `payload` gains a trailer when it is stored raw. Its last `plain` bytes are not
+ * compressed. */
 static Status write_block(TableBuilder *builder, BlockKind kind, bool compress, Buffer *payload,
-                          BlockHandle *handle)
+                          size_t plain, BlockHandle *handle)
 {
     size_t raw_size = payload->size;
     if (raw_size > BLOCK_RAW_MAX)
         return status_set(AIDB_LIMIT, "a block of table \"%s\" is too large", builder->file.path);
     Compression compression = compress ? builder->options.compression : COMPRESSION_NONE;
+    uint8_t how = COMPRESSION_NONE;
     Buffer *stored = payload;
     if (compression != COMPRESSION_NONE) {
         Buffer *packed = &builder->packed;
+        bool dictionary = kind == BLOCK_DATA && builder->compressor.dictionary != NULL;
         packed->size = 0;
         RETURN_IF_FAILED(
-            buffer_reserve(packed, compress_bound(compression, raw_size) + TRAILER_SIZE));
-        packed->size = compress_block(&builder->compressor, compression, payload->data, raw_size,
-                                      packed->data, packed->capacity - TRAILER_SIZE);
-        if (packed->size > 0)
+            buffer_reserve(packed, compress_bound(compression, raw_size) + plain + TRAILER_SIZE));
+        packed->size = compress_block(&builder->compressor, compression, dictionary, payload->data,
+                                      raw_size - plain, packed->data, packed->capacity);
+        if (packed->size > 0) {
             stored = packed;
-        else
-            compression = COMPRESSION_NONE;
+            how = dictionary ? STORED_ZSTD_DICTIONARY : (uint8_t)compression;
+            RETURN_IF_FAILED(buffer_append(packed, payload->data + raw_size - plain, plain));
+        }
     }
     RETURN_IF_FAILED(buffer_reserve(stored, TRAILER_SIZE));
     uint8_t *trailer = stored->data + stored->size;
     put_fixed32(trailer, (uint32_t)raw_size);
-    trailer[4] = (uint8_t)(kind << 4 | compression);
+    put_fixed32(trailer + 4, how == COMPRESSION_NONE ? 0 : (uint32_t)plain);
+    trailer[8] = (uint8_t)(kind << 4 | how);
     *handle = (BlockHandle){.offset = position(builder),
                             .size = (uint32_t)(stored->size + TRAILER_SIZE),
-                            .raw = compression == COMPRESSION_NONE};
-    put_fixed64(trailer + 5,
-                table_checksum(builder->info.id, handle->offset, stored->data, stored->size + 5));
+                            .raw = how == COMPRESSION_NONE};
+    put_fixed64(trailer + 9,
+                table_checksum(builder->info.id, handle->offset, stored->data, stored->size + 9));
     stored->size += TRAILER_SIZE;
     FAILPOINT_BYTES("table.block_sealed", stored->data, stored->size);
     RETURN_IF_FAILED(buffer_append(&builder->block_sizes, &handle->size, sizeof handle->size));
     return append(builder, stored->data, stored->size);
 }
 
+/* Total compressed size of some samples that no dictionary has pieces of, with the compressor's
+ * dictionary or without. */
+static size_t try_samples(TableBuilder *builder, bool dictionary)
+{
+    size_t total = 0;
+    size_t at = 0;
+    uint32_t count = builder->sample_count;
+    for (uint32_t i = 0, piece = 0; i < count && piece < DICTIONARY_PIECES; i++) {
+        size_t size = builder->sample_sizes[i];
+        if (i == dictionary_piece_sample(count, piece) + 1) {
+            size_t packed = compress_block(&builder->compressor, COMPRESSION_ZSTD, dictionary,
+                                           builder->samples.data + at, size, builder->packed.data,
+                                           builder->packed.capacity);
+            total += packed > 0 ? packed : size;
+            piece++;
+        }
+        at += size;
+    }
+    return total;
+}
+
+/* Makes a dictionary from the samples and keeps it if its two copies are paid for: by the samples alone when
+ * there is no more data, else by four times as much. */
+static Status make_dictionary(TableBuilder *builder, bool more)
+{
+    Buffer *dictionary = &builder->dictionary;
+    size_t largest = 0;
+    for (uint32_t i = 0; i < builder->sample_count; i++)
+        if (builder->sample_sizes[i] > largest)
+            largest = builder->sample_sizes[i];
+    if (builder->sample_count < 2 * DICTIONARY_PIECES || largest > SAMPLE_BYTES / 2)
+        return AIDB_OK; /* few blocks, or such that hold enough to stand alone */
+    RETURN_IF_FAILED(buffer_reserve(dictionary, DICTIONARY_MAX));
+    builder->packed.size = 0;
+    RETURN_IF_FAILED(buffer_reserve(&builder->packed, compress_bound(COMPRESSION_ZSTD, largest)));
+    dictionary->size =
+        dictionary_build(builder->compressor.level, builder->samples.data, builder->sample_sizes,
+                         builder->sample_count, dictionary->data, dictionary->capacity);
+    if (dictionary->size == 0)
+        return AIDB_OK;
+    size_t without = try_samples(builder, false);
+    if (compressor_set_dictionary(&builder->compressor, dictionary->data, dictionary->size)) {
+        size_t with = try_samples(builder, true);
+        size_t share = builder->sample_count / DICTIONARY_PIECES * (more ? 4 : 1);
+        if (with < without && (without - with) * share > 2 * dictionary->size)
+            return AIDB_OK;
+    }
+    compressor_drop_dictionary(&builder->compressor);
+    dictionary->size = 0;
+    return AIDB_OK;
+}
+
+/* Writes the blocks that were collected. The last one may still wait for its separator. */
+static Status end_sampling(TableBuilder *builder, bool more)
+{
+    builder->sampling = false;
+    RETURN_IF_FAILED(make_dictionary(builder, more));
+    const uint8_t *sample = builder->samples.data;
+    const uint8_t *tail = builder->sample_tails.data;
+    for (uint32_t i = 0; i < builder->sample_count; i++) {
+        size_t size = builder->sample_sizes[i];
+        size_t plain = builder->sample_plain[i];
+        BlockHandle handle;
+        builder->payload.size = 0;
+        RETURN_IF_FAILED(buffer_append(&builder->payload, sample, size));
+        RETURN_IF_FAILED(buffer_append(&builder->payload, tail, plain));
+        RETURN_IF_FAILED(write_block(builder, BLOCK_DATA, true, &builder->payload, plain, &handle));
+        if (i < builder->index.count)
+            index_builder_set_handle(&builder->index, i, &handle);
+        else
+            builder->pending_handle = handle;
+        sample += size;
+        tail += plain;
+    }
+    buffer_deinit(&builder->samples);
+    buffer_deinit(&builder->sample_tails);
+    return AIDB_OK;
+}
+
 static Status write_data_block(TableBuilder *builder)
 {
     BlockBuilder *block = &builder->block;
-    RETURN_IF_FAILED(block_builder_finish(block, buffer_slice(&builder->last_key)));
-    RETURN_IF_FAILED(
-        write_block(builder, BLOCK_DATA, true, &block->payload, &builder->pending_handle));
+    size_t plain = 0;
+    RETURN_IF_FAILED(block_builder_finish(block, buffer_slice(&builder->last_key), &plain));
     builder->pending = true;
+    if (builder->sampling) {
+        builder->pending_handle = (BlockHandle){0};
+        size_t size = block->payload.size - plain;
+        RETURN_IF_FAILED(buffer_append(&builder->samples, block->payload.data, size));
+        RETURN_IF_FAILED(buffer_append(&builder->sample_tails, block->payload.data + size, plain));
+        builder->sample_sizes[builder->sample_count] = size;
+        builder->sample_plain[builder->sample_count++] = (uint32_t)plain;
+        if (builder->samples.size >= SAMPLE_BYTES || builder->sample_count == SAMPLE_COUNT)
+            RETURN_IF_FAILED(end_sampling(builder, true));
+    } else {
+        RETURN_IF_FAILED(write_block(builder, BLOCK_DATA, true, &block->payload, plain,
+                                     &builder->pending_handle));
+    }
     block_builder_clear(block);
-    if (block->data.capacity > LARGE_BLOCK) {
+    if (block->values.capacity > LARGE_BLOCK) {
         /* One large value must not keep its memory for the rest of the table. */
-        buffer_deinit(&block->data);
+        buffer_deinit(&block->values);
         buffer_deinit(&block->payload);
         buffer_deinit(&builder->packed);
+        buffer_deinit(&builder->payload);
     }
     return AIDB_OK;
 }
@@ -253,12 +366,12 @@ static Status add_entry(TableBuilder *builder, const Entry *entry)
                           builder->file.path);
 
     if (builder->block.entries > 0 &&
-        block_builder_size_with(&builder->block, entry, shared, info->lsn_min) + TRAILER_SIZE >
+        block_builder_size_with(&builder->block, entry, shared) + TRAILER_SIZE >
             builder->options.block_size)
         RETURN_IF_FAILED(write_data_block(builder));
     if (builder->pending)
         RETURN_IF_FAILED(add_separator(builder, &entry->key));
-    RETURN_IF_FAILED(block_builder_add(&builder->block, entry, shared, info->lsn_min));
+    RETURN_IF_FAILED(block_builder_add(&builder->block, entry, shared));
     if (!same_key && builder->options.filter_bits > 0) {
         uint64_t hash = table_key_hash(entry->key);
         RETURN_IF_FAILED(buffer_append(&builder->hashes, &hash, sizeof hash));
@@ -345,7 +458,8 @@ Status table_builder_add_fragments(TableBuilder *builder, const RangeFragment *i
 
 uint64_t table_builder_size(const TableBuilder *builder)
 {
-    return position(builder) + builder->block.data.size + builder->index.records.size +
+    return position(builder) + builder->samples.size + builder->block.keys.size +
+           builder->block.values.size + builder->index.records.size +
            builder->hashes.size / 8 * builder->options.filter_bits / 8;
 }
 
@@ -361,6 +475,19 @@ void table_builder_bounds(const TableBuilder *builder, Slice *smallest, Slice *l
 }
 
 /* ---- the end of the file --------------------------------------------------------------------- */
+
+/* Writes a copy of the dictionary, if there is one. */
+static Status write_dictionary(TableBuilder *builder, BlockHandle *handle)
+{
+    *handle = (BlockHandle){0};
+    size_t size = builder->dictionary.size;
+    if (size == 0)
+        return AIDB_OK;
+    RETURN_IF_FAILED(
+        write_block(builder, BLOCK_DICTIONARY, false, &builder->dictionary, 0, handle));
+    builder->dictionary.size = size; /* without the trailer that it gained */
+    return AIDB_OK;
+}
 
 static Status write_filter(TableBuilder *builder)
 {
@@ -387,7 +514,7 @@ static Status write_filter(TableBuilder *builder)
         OUT_IF_FAILED(buffer_append(payload, sections + i * payload_size, payload_size - 1));
         OUT_IF_FAILED(buffer_append_byte(payload, (uint8_t)shape.probes));
         BlockHandle handle;
-        OUT_IF_FAILED(write_block(builder, BLOCK_FILTER, false, payload, &handle));
+        OUT_IF_FAILED(write_block(builder, BLOCK_FILTER, false, payload, 0, &handle));
     }
     builder->info.filter_sections = shape.sections;
     builder->info.filter_section_size = (uint32_t)(payload_size + TRAILER_SIZE);
@@ -414,7 +541,7 @@ static Status write_fragments(TableBuilder *builder)
             size += range_fragment_size(&fragments->items[to++]);
         builder->payload.size = 0;
         OUT_IF_FAILED(range_block_build(fragments->items + from, to - from, &builder->payload));
-        OUT_IF_FAILED(write_block(builder, BLOCK_RANGE, true, &builder->payload, &handle));
+        OUT_IF_FAILED(write_block(builder, BLOCK_RANGE, true, &builder->payload, 0, &handle));
         if (to < fragments->count)
             OUT_IF_FAILED(index_builder_add(&top, fragments->items[to].from, LSN_MAX, &handle));
         else
@@ -423,7 +550,7 @@ static Status write_fragments(TableBuilder *builder)
     }
     builder->payload.size = 0;
     OUT_IF_FAILED(index_builder_block(&top, 0, top.count, &builder->payload));
-    OUT_IF_FAILED(write_block(builder, BLOCK_RANGE_TOP, true, &builder->payload, &handle));
+    OUT_IF_FAILED(write_block(builder, BLOCK_RANGE_TOP, true, &builder->payload, 0, &handle));
     builder->info.range_offset = handle.offset;
     builder->info.range_size = handle.size;
 out:
@@ -436,7 +563,7 @@ static Status write_index_block(TableBuilder *builder, const IndexBuilder *index
 {
     builder->payload.size = 0;
     RETURN_IF_FAILED(index_builder_block(index, from, to, &builder->payload));
-    return write_block(builder, kind, true, &builder->payload, handle);
+    return write_block(builder, kind, true, &builder->payload, 0, handle);
 }
 
 /* The end of the index block that begins with entry `from`: about as large as a partition, and with
@@ -508,7 +635,7 @@ static Status write_properties(TableBuilder *builder, BlockHandle *handle)
         properties.info.file_size = size + builder->payload.size;
     }
     builder->info.file_size = properties.info.file_size;
-    return write_block(builder, BLOCK_PROPERTIES, false, &builder->payload, handle);
+    return write_block(builder, BLOCK_PROPERTIES, false, &builder->payload, 0, handle);
 }
 
 static Status not_as_written(const TableBuilder *builder, uint64_t offset)
@@ -565,12 +692,19 @@ static Status finish(TableBuilder *builder)
 {
     if (builder->block.entries > 0)
         RETURN_IF_FAILED(write_data_block(builder));
+    if (builder->sampling)
+        RETURN_IF_FAILED(end_sampling(builder, false));
     if (builder->pending)
         RETURN_IF_FAILED(add_separator(builder, NULL));
     builder->info.data_size = position(builder) - TABLE_HEADER_SIZE;
+    BlockHandle dictionary, copy;
+    RETURN_IF_FAILED(write_dictionary(builder, &dictionary));
+    builder->info.dictionary_offset = dictionary.offset;
+    builder->info.dictionary_size = dictionary.size;
     RETURN_IF_FAILED(write_filter(builder));
     RETURN_IF_FAILED(write_fragments(builder));
     RETURN_IF_FAILED(write_index(builder));
+    RETURN_IF_FAILED(write_dictionary(builder, &copy));
     BlockHandle properties;
     RETURN_IF_FAILED(write_properties(builder, &properties));
     uint8_t footer[TABLE_FOOTER_SIZE];

@@ -71,17 +71,20 @@ const char *block_check(const uint64_t id[2], uint64_t offset, const uint8_t *st
     if (size < TRAILER_SIZE)
         return "block is smaller than its trailer";
     const uint8_t *tail = stored + size - TRAILER_SIZE;
-    if (table_checksum(id, offset, stored, size - 8) != get_fixed64(tail + 5))
+    if (table_checksum(id, offset, stored, size - 8) != get_fixed64(tail + 9))
         return "checksum mismatch";
     trailer->raw_size = get_fixed32(tail);
-    trailer->kind = tail[4] >> 4;
-    trailer->compression = tail[4] & 15;
+    trailer->plain = get_fixed32(tail + 4);
+    trailer->kind = tail[8] >> 4;
+    trailer->compression = tail[8] & 15;
     if (trailer->kind != kind)
         return "block is of another kind";
     if (trailer->raw_size > BLOCK_RAW_MAX)
         return "block is too large";
     if (trailer->compression == COMPRESSION_NONE && trailer->raw_size != size - TRAILER_SIZE)
         return "block has another size than it says";
+    if (trailer->plain > trailer->raw_size || trailer->plain > size - TRAILER_SIZE)
+        return "block has a larger part than its size";
     return NULL;
 }
 
@@ -164,7 +167,7 @@ const char *table_footer_decode(const uint8_t footer[TABLE_FOOTER_SIZE], uint64_
 
 Status table_info_encode(const TableInfo *info, Buffer *to)
 {
-    RETURN_IF_FAILED(buffer_reserve(to, 16 + 18 * VARINT64_MAX));
+    RETURN_IF_FAILED(buffer_reserve(to, 16 + 20 * VARINT64_MAX));
     uint8_t *at = to->data + to->size;
     at = put_varint(at, info->number);
     put_fixed64(at, info->id[0]);
@@ -186,6 +189,8 @@ Status table_info_encode(const TableInfo *info, Buffer *to)
     at = put_varint(at, info->filter_sections);
     at = put_varint(at, info->range_offset);
     at = put_varint(at, info->range_size);
+    at = put_varint(at, info->dictionary_offset);
+    at = put_varint(at, info->dictionary_size);
     to->size = (size_t)(at - to->data);
     return AIDB_OK;
 }
@@ -212,6 +217,8 @@ const uint8_t *table_info_decode(const uint8_t *from, const uint8_t *end, TableI
     from = decode_varint32(from, end, &info->filter_sections);
     from = decode_varint64(from, end, &info->range_offset);
     from = decode_varint32(from, end, &info->range_size);
+    from = decode_varint64(from, end, &info->dictionary_offset);
+    from = decode_varint32(from, end, &info->dictionary_size);
     return from;
 }
 
@@ -236,6 +243,10 @@ bool table_info_sane(const TableInfo *info)
         return false;
     if (info->range_size > 0 && (!place_is_inside(info, info->range_offset, info->range_size) ||
                                  info->range_size < TRAILER_SIZE))
+        return false;
+    if (info->dictionary_size > 0 &&
+        (!place_is_inside(info, info->dictionary_offset, info->dictionary_size) ||
+         info->dictionary_size < TRAILER_SIZE))
         return false;
     if (info->filter_section_size == 0)
         return info->filter_sections == 0;

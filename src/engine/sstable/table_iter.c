@@ -135,7 +135,7 @@ static Status load_block(TableIter *it, uint32_t position)
                       .backward = it->backward};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
-    if (!block_cursor_init(&it->cursor, payload, it->info->lsn_min))
+    if (!block_cursor_init(&it->cursor, payload))
         return block_failed(it);
     if (it->reader->cache != NULL && it->run > 0) {
         /* The next block in this direction, while this one is walked over. */

@@ -40,6 +40,8 @@ void block_buffer_deinit(BlockBuffer *buffer)
 {
     buffer_deinit(&buffer->payload);
     buffer_deinit(&buffer->window);
+    free(buffer->dictionary);
+    buffer->dictionary = NULL;
 }
 
 void table_reader_release(TableReader *reader)
@@ -167,6 +169,71 @@ static Status read_in_place(TableReader *reader, const TableInfo *info, const Bl
     return AIDB_OK;
 }
 
+/* The table's dictionary: from the cache, where it stands ready for use, or made in memory of the
+ * iterator that asks, or in private memory. */
+static Status get_dictionary(TableReader *reader, const TableInfo *info, BlockBuffer *own,
+                             const Dictionary **dictionary)
+{
+    *dictionary = NULL;
+    if (own != NULL && own->dictionary != NULL) {
+        *dictionary = own->dictionary;
+        return AIDB_OK;
+    }
+    uint64_t offset = info->dictionary_offset;
+    uint32_t size = info->dictionary_size;
+    Slice ready;
+    if (reader->cache != NULL && cache_lookup(reader->cache, info->number, offset, &ready)) {
+        *dictionary = (const Dictionary *)ready.data;
+        return AIDB_OK;
+    }
+    if (size <= TRAILER_SIZE)
+        return table_damage(reader, info, TABLE_HEADER_SIZE,
+                            "blocks need a dictionary that the table does not have");
+    Status status = AIDB_OK;
+    uint8_t *stored = malloc(size);
+    CacheFill fill = {0};
+    size_t room = dictionary_room(size - TRAILER_SIZE);
+    if (stored == NULL)
+        OUT_IF_FAILED(status_set(AIDB_NO_MEMORY, "out of memory for a compression dictionary"));
+    OUT_IF_FAILED(read_file(reader, info, offset, stored, size));
+    BlockTrailer trailer;
+    const char *damage = block_check(info->id, offset, stored, size, BLOCK_DICTIONARY, &trailer);
+    if (damage == NULL && trailer.compression != COMPRESSION_NONE)
+        damage = "dictionary is compressed";
+    if (damage != NULL)
+        OUT_IF_FAILED(table_damage(reader, info, offset, damage));
+
+    if (reader->cache != NULL)
+        cache_reserve(reader->cache, reader->slot, room, CACHE_INDEX, &fill);
+    uint8_t *memory = fill.data;
+    if (memory == NULL && own != NULL) {
+        memory = own->dictionary = malloc(room);
+        if (memory == NULL)
+            OUT_IF_FAILED(status_set(AIDB_NO_MEMORY, "out of memory for a compression dictionary"));
+    } else if (memory == NULL) {
+        memory = private_block(reader, room);
+        if (memory == NULL)
+            OUT_IF_FAILED(AIDB_NO_MEMORY);
+    }
+    *dictionary = dictionary_init(memory, room, stored, trailer.raw_size);
+    if (*dictionary == NULL) {
+        if (fill.data != NULL) {
+            cache_abandon(reader->cache, reader->slot, &fill);
+        } else if (own != NULL) {
+            free(own->dictionary);
+            own->dictionary = NULL;
+        }
+        OUT_IF_FAILED(table_damage(reader, info, offset, "dictionary makes no sense"));
+    }
+    if (fill.data != NULL) {
+        ready = cache_publish(reader->cache, reader->slot, &fill, info->number, offset, room);
+        *dictionary = (const Dictionary *)ready.data;
+    }
+out:
+    free(stored);
+    return status;
+}
+
 /* Brings checked stored bytes to where the payload stays. */
 static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead *read,
                      const uint8_t *stored, const BlockTrailer *trailer, Slice *payload)
@@ -177,6 +244,9 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
         if (reader->decompressor == NULL)
             return status_set(AIDB_NO_MEMORY, "out of memory to decompress blocks");
     }
+    const Dictionary *dictionary = NULL;
+    if (trailer->compression == STORED_ZSTD_DICTIONARY)
+        RETURN_IF_FAILED(get_dictionary(reader, info, read->own, &dictionary));
     CacheFill fill = {0};
     if (reader->cache != NULL)
         cache_reserve(reader->cache, reader->slot, trailer->raw_size,
@@ -197,12 +267,8 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
     }
     if (data == NULL)
         return AIDB_NO_MEMORY;
-    const char *damage = NULL;
-    if (trailer->compression == COMPRESSION_NONE)
-        memcpy(data, stored, packed_size);
-    else
-        damage = decompress_block(reader->decompressor, trailer->compression, stored, packed_size,
-                                  data, trailer->raw_size);
+    const char *damage =
+        block_unpack(reader->decompressor, trailer, dictionary, stored, packed_size, data);
     if (damage != NULL) {
         if (fill.data != NULL)
             cache_abandon(reader->cache, reader->slot, &fill);
@@ -332,7 +398,7 @@ Status table_get(TableReader *reader, const TableInfo *info, Slice key, uint64_t
         reader, info, &(BlockRead){.kind = BLOCK_DATA, .handle = handle}, &payload));
     BlockView view;
     BlockFind result = BLOCK_DAMAGED;
-    if (block_view_init(&view, payload, info->lsn_min))
+    if (block_view_init(&view, payload))
         result = block_find(&view, key, visible, entry);
     if (result == BLOCK_DAMAGED)
         return table_damage(reader, info, handle.offset, "data block makes no sense");

@@ -17,6 +17,9 @@
 
 #include <stdlib.h>
 
+#define PLAIN_SEARCH \
+    (1u << 20) /* more than the uncompressed part of any block that is not one huge entry */
+
 /* A run of the file: a block, or bytes in which none was found. */
 typedef struct Piece {
     uint64_t offset;
@@ -51,7 +54,9 @@ struct TableSalvage {
     Buffer stored;
     Buffer payload;
     TableDecompressor *decompressor;
-    Buffer smallest; /* point keys, as the properties say; empty: not known */
+    void *dictionary_memory;
+    const Dictionary *dictionary; /* NULL: none was found */
+    Buffer smallest;              /* point keys, as the properties say; empty: not known */
     Buffer largest;
     Buffer bounds;
     Piece *pieces;
@@ -102,15 +107,29 @@ static Status read_block(TableSalvage *s, BlockKind kind, uint64_t offset, uint6
     RETURN_IF_FAILED(buffer_reserve(payload, (size_t)trailer.raw_size + 1));
     payload->size = trailer.raw_size;
     size_t packed = (size_t)size - TRAILER_SIZE;
-    if (trailer.compression == COMPRESSION_NONE) {
-        memcpy(payload->data, s->stored.data, packed);
-        *good = true;
-        return AIDB_OK;
-    }
     if (s->decompressor == NULL && (s->decompressor = decompressor_create()) == NULL)
         return no_memory();
-    *good = decompress_block(s->decompressor, trailer.compression, s->stored.data, packed,
-                             payload->data, trailer.raw_size) == NULL;
+    *good = block_unpack(s->decompressor, &trailer, s->dictionary, s->stored.data, packed,
+                         payload->data) == NULL;
+    return AIDB_OK;
+}
+
+/* Makes the dictionary at this place ready, if it is one: blocks that need it come later. */
+static Status take_dictionary(TableSalvage *s, uint64_t offset, uint64_t size)
+{
+    bool good;
+    RETURN_IF_FAILED(read_block(s, BLOCK_DICTIONARY, offset, size, &s->payload, &good));
+    if (!good || s->dictionary != NULL)
+        return AIDB_OK;
+    size_t room = dictionary_room(s->payload.size);
+    s->dictionary_memory = malloc(room);
+    if (s->dictionary_memory == NULL)
+        return no_memory();
+    s->dictionary = dictionary_init(s->dictionary_memory, room, s->payload.data, s->payload.size);
+    if (s->dictionary == NULL) {
+        free(s->dictionary_memory);
+        s->dictionary_memory = NULL;
+    }
     return AIDB_OK;
 }
 
@@ -136,11 +155,24 @@ static bool is_block(const TableSalvage *s, uint64_t base, const uint8_t *data, 
                      size_t tail, uint8_t *kind)
 {
     uint32_t raw_size = get_fixed32(data + tail);
-    *kind = data[tail + 4] >> 4;
-    if (*kind < BLOCK_DATA || *kind > BLOCK_PROPERTIES || raw_size > BLOCK_RAW_MAX)
+    *kind = data[tail + 8] >> 4;
+    if (*kind < BLOCK_DATA || *kind > BLOCK_DICTIONARY || raw_size > BLOCK_RAW_MAX)
         return false;
-    return table_checksum(s->info.id, base + at, data + at, tail - at + 5) ==
-           get_fixed64(data + tail + 5);
+    return table_checksum(s->info.id, base + at, data + at, tail - at + 9) ==
+           get_fixed64(data + tail + 9);
+}
+
+/* Where the trailer of the block is whose zstd frame ends at `at`: behind as many bytes that are not
+ * compressed as it says itself. */
+static size_t find_trailer(const TableSalvage *s, uint64_t base, const uint8_t *data, size_t start,
+                           size_t at, size_t end, uint8_t *kind)
+{
+    for (size_t plain = 0; plain <= PLAIN_SEARCH && at + plain + TRAILER_SIZE <= end; plain++) {
+        const uint8_t *tail = data + at + plain;
+        if (get_fixed32(tail + 4) == plain && is_block(s, base, data, start, at + plain, kind))
+            return at + plain;
+    }
+    return SIZE_MAX;
 }
 
 /* The first whole block in data[at, end): *start and *size, or *size 0. */
@@ -150,26 +182,29 @@ static void find_block(const TableSalvage *s, uint64_t base, const uint8_t *data
     *size = 0;
     for (size_t q = at; q + TRAILER_SIZE <= end; q++) {
         size_t packed = compressed_size_at(data + q, end - q);
-        if (packed > 0 && packed + TRAILER_SIZE <= end - q &&
-            (data[q + packed + 4] & 15) == COMPRESSION_ZSTD &&
-            is_block(s, base, data, q, q + packed, kind)) {
-            *start = q;
-            *size = packed + TRAILER_SIZE;
-            return;
+        if (packed > 0) {
+            size_t tail = find_trailer(s, base, data, q, q + packed, end, kind);
+            if (tail != SIZE_MAX) {
+                *start = q;
+                *size = tail + TRAILER_SIZE - q;
+                return;
+            }
         }
         /* Or a trailer, which tells where its block begins. */
         uint32_t raw_size = get_fixed32(data + q);
-        uint8_t compression = data[q + 4] & 15;
+        uint32_t plain = get_fixed32(data + q + 4);
+        uint8_t compression = data[q + 8] & 15;
         size_t found = SIZE_MAX;
         if (compression == COMPRESSION_NONE && raw_size > 0 && raw_size <= q - at) {
             if (is_block(s, base, data, q - raw_size, q, kind))
                 found = q - raw_size;
-        } else if (compression == COMPRESSION_SNAPPY && raw_size <= BLOCK_RAW_MAX) {
+        } else if (compression == COMPRESSION_SNAPPY && raw_size <= BLOCK_RAW_MAX &&
+                   plain <= raw_size && plain <= q - at) {
             /* It begins with its size before compression and is not longer than that. */
             uint8_t head[VARINT64_MAX];
-            size_t head_size = (size_t)(put_varint(head, raw_size) - head);
+            size_t head_size = (size_t)(put_varint(head, raw_size - plain) - head);
             size_t from = q - at > raw_size ? q - raw_size : at;
-            for (size_t p = from; found == SIZE_MAX && p + head_size <= q; p++)
+            for (size_t p = from; found == SIZE_MAX && p + head_size <= q - plain; p++)
                 if (memcmp(data + p, head, head_size) == 0 && is_block(s, base, data, p, q, kind))
                     found = p;
         }
@@ -213,6 +248,8 @@ static Status search_blocks(TableSalvage *s, uint64_t begin, uint64_t end)
         piece.offset = begin + start;
         piece.size = found;
         OUT_IF_FAILED(add_piece(s, &piece));
+        if (piece.kind == BLOCK_DICTIONARY)
+            OUT_IF_FAILED(take_dictionary(s, piece.offset, piece.size));
         at = start + found;
     }
     if (begin + at < end)
@@ -263,6 +300,10 @@ static Status find_data(TableSalvage *s)
                              s->size > TABLE_HEADER_SIZE + TABLE_FOOTER_SIZE
                                  ? s->size - TABLE_FOOTER_SIZE
                                  : TABLE_HEADER_SIZE);
+    if (info->dictionary_size > 0)
+        RETURN_IF_FAILED(take_dictionary(s, info->dictionary_offset, info->dictionary_size));
+    if (info->dictionary_size > 0 && s->dictionary == NULL)
+        RETURN_IF_FAILED(take_dictionary(s, table_dictionary_copy(info), info->dictionary_size));
     uint64_t cursor = TABLE_HEADER_SIZE;
     Buffer root_payload = {0};
     Buffer leaf_payload = {0};
@@ -407,7 +448,7 @@ static Status settle_info(TableSalvage *s, const uint8_t *system_id, const Table
     if (!ends.header && !ends.footer)
         return status_set(AIDB_CORRUPTION, "neither header nor footer can be read");
     s->info = ends.header ? ends.header_info : ends.footer_info;
-    s->info.lsn_min = s->info.lsn_max = 1; /* behind every version whose LSN is known */
+    s->info.lsn_min = s->info.lsn_max = 1; /* not known, but blocks know those of their entries */
     return AIDB_OK;
 }
 
@@ -446,6 +487,7 @@ void table_salvage_close(TableSalvage *s)
     buffer_deinit(&s->stored);
     buffer_deinit(&s->payload);
     decompressor_destroy(s->decompressor);
+    free(s->dictionary_memory);
     buffer_deinit(&s->smallest);
     buffer_deinit(&s->largest);
     buffer_deinit(&s->bounds);
@@ -646,7 +688,7 @@ static Status enter_block(TableSalvage *s)
         bool good;
         RETURN_IF_FAILED(read_block(s, BLOCK_DATA, piece->offset, piece->size, &s->payload, &good));
         BlockCursor *cursor = &s->cursor;
-        good = good && block_cursor_init(cursor, buffer_slice(&s->payload), s->info.lsn_min) &&
+        good = good && block_cursor_init(cursor, buffer_slice(&s->payload)) &&
                block_cursor_first(cursor) && cursor->valid;
         if (cursor->no_memory)
             return no_memory();

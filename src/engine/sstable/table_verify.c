@@ -132,7 +132,9 @@ typedef struct Verifier {
     Buffer top_payload;
     Buffer separator;
     TableDecompressor *decompressor;
-    Buffer filter; /* payloads of all sections, one after the other */
+    void *dictionary_memory;
+    const Dictionary *dictionary; /* NULL: none, or damaged */
+    Buffer filter;                /* payloads of all sections, one after the other */
     size_t filter_payload;
     uint8_t *filter_good; /* of each section */
 
@@ -186,13 +188,11 @@ static Status verify_block(Verifier *v, BlockKind kind, const BlockHandle *handl
         if (v->decompressor == NULL && (v->decompressor = decompressor_create()) == NULL)
             return status_set(AIDB_NO_MEMORY, "out of memory to decompress blocks");
         size_t packed = handle->size - TRAILER_SIZE;
-        if (trailer.compression == COMPRESSION_NONE)
-            memcpy(payload->data, v->stored.data, packed);
-        else if (handle->raw)
+        if (trailer.compression != COMPRESSION_NONE && handle->raw)
             what = "block is compressed, but its index says that it is not";
         else
-            what = decompress_block(v->decompressor, trailer.compression, v->stored.data, packed,
-                                    payload->data, trailer.raw_size);
+            what = block_unpack(v->decompressor, &trailer, v->dictionary, v->stored.data, packed,
+                                payload->data);
     }
     if (what != NULL)
         report(v, handle->offset, what);
@@ -207,6 +207,47 @@ static void expect_at(Verifier *v, uint64_t offset, uint64_t size)
         report(v, v->expected_offset, "parts of the table do not follow each other");
     v->expected_offset = offset + size;
     v->gaps_known = true;
+}
+
+static Status keep(Buffer *buffer, Slice bytes)
+{
+    buffer->size = 0;
+    return buffer_append(buffer, bytes.data, bytes.size);
+}
+
+/* Reads both copies of the dictionary; a good one is what data blocks are decompressed with. */
+static Status verify_dictionary(Verifier *v)
+{
+    const TableInfo *info = v->info;
+    if (info->dictionary_size == 0)
+        return AIDB_OK;
+    uint64_t places[2] = {info->dictionary_offset, table_dictionary_copy(info)};
+    Buffer *first = &v->separator; /* not in use yet */
+    for (int i = 0; i < 2; i++) {
+        BlockHandle handle = {.offset = places[i], .size = info->dictionary_size, .raw = true};
+        bool good = false;
+        RETURN_IF_FAILED(verify_block(v, BLOCK_DICTIONARY, &handle, &v->payload, &good));
+        if (!good)
+            continue;
+        if (v->dictionary != NULL) {
+            if (!slice_equal(buffer_slice(first), buffer_slice(&v->payload)))
+                report(v, handle.offset, "copy of the dictionary differs from it");
+            continue;
+        }
+        size_t room = dictionary_room(v->payload.size);
+        v->dictionary_memory = malloc(room);
+        if (v->dictionary_memory == NULL)
+            return status_set(AIDB_NO_MEMORY, "out of memory for a compression dictionary");
+        v->dictionary =
+            dictionary_init(v->dictionary_memory, room, v->payload.data, v->payload.size);
+        if (v->dictionary == NULL) {
+            free(v->dictionary_memory);
+            v->dictionary_memory = NULL;
+            report(v, handle.offset, "dictionary makes no sense");
+        }
+        RETURN_IF_FAILED(keep(first, buffer_slice(&v->payload)));
+    }
+    return AIDB_OK;
 }
 
 static Status verify_filter(Verifier *v)
@@ -277,12 +318,6 @@ static const char *entry_problem(const Verifier *v, const Entry *entry, Slice se
     return NULL;
 }
 
-static Status keep(Buffer *buffer, Slice bytes)
-{
-    buffer->size = 0;
-    return buffer_append(buffer, bytes.data, bytes.size);
-}
-
 static Status verify_data_block(Verifier *v, const BlockHandle *handle, Slice separator,
                                 uint64_t separator_lsn)
 {
@@ -293,8 +328,7 @@ static Status verify_data_block(Verifier *v, const BlockHandle *handle, Slice se
         return AIDB_OK;
     }
     BlockCursor *cursor = &v->cursor;
-    bool sound = block_cursor_init(cursor, buffer_slice(&v->payload), v->info->lsn_min) &&
-                 block_cursor_first(cursor);
+    bool sound = block_cursor_init(cursor, buffer_slice(&v->payload)) && block_cursor_first(cursor);
     if (sound && !cursor->valid) {
         report(v, handle->offset, "data block is empty");
         v->data_damaged = true;
@@ -560,6 +594,7 @@ static Status verify(Verifier *v, const uint8_t *system_id, const TableInfo *exp
         report(v, 0, what);
 
     bool properties_known = v->table.what == NULL;
+    RETURN_IF_FAILED(verify_dictionary(v));
     RETURN_IF_FAILED(verify_filter(v));
     uint64_t index_start = 0;
     RETURN_IF_FAILED(verify_data(v, &index_start));
@@ -568,11 +603,15 @@ static Status verify(Verifier *v, const uint8_t *system_id, const TableInfo *exp
 
     v->expected_offset = TABLE_HEADER_SIZE + v->info->data_size;
     v->gaps_known = true;
+    if (v->info->dictionary_size > 0)
+        expect_at(v, v->info->dictionary_offset, v->info->dictionary_size);
     if (v->info->filter_sections > 0)
         expect_at(v, v->info->filter_offset,
                   (uint64_t)v->info->filter_sections * v->info->filter_section_size);
     RETURN_IF_FAILED(verify_fragments(v));
     expect_at(v, index_start, v->info->index_offset + v->info->index_size - index_start);
+    if (v->info->dictionary_size > 0)
+        expect_at(v, table_dictionary_copy(v->info), v->info->dictionary_size);
     if (properties_known)
         expect_at(v, v->table.properties_handle.offset, v->table.properties_handle.size);
     if (!v->data_damaged && v->lsn_max != v->info->lsn_max &&
@@ -596,6 +635,7 @@ Status table_verify(const char *path, const uint8_t *system_id, const TableInfo 
     buffer_deinit(&v.filter);
     free(v.filter_good);
     decompressor_destroy(v.decompressor);
+    free(v.dictionary_memory);
     block_cursor_deinit(&v.cursor);
     buffer_deinit(&v.last_key);
     buffer_deinit(&v.bound);
