@@ -251,6 +251,7 @@ typedef struct Damage {
     bool log; /* log or ring */
     bool manifest;
     bool table;
+    uint64_t horizon; /* that the manifest states; 0 when it is damaged */
 } Damage;
 
 typedef struct Listing {
@@ -474,7 +475,7 @@ static bool covered(const Damage *damage, const DbRepair *repair, const char *ke
             return true;
     }
     /* At or above the horizon damage is the end of the log, and nothing says that more was there. */
-    return damage->log && newest->lsn >= repair->log_end;
+    return damage->log && newest->lsn >= repair->log_end && newest->lsn >= damage->horizon;
 }
 
 static void check_key(const World *world, const Damage *damage, const DbRepair *repair,
@@ -604,6 +605,11 @@ static void damage_and_repair(const World *world, DamageKind kind, uint64_t seed
     char *fresh = test_directory_create();
     test_directory_copy(world->directory, damage.directory);
     apply_damage(&damage);
+    ManifestState state;
+    if (manifest_load(damage.directory, &state) == AIDB_OK) {
+        damage.horizon = state.counters.horizon;
+        manifest_state_deinit(&state);
+    }
     Buffer before = fingerprint(damage.directory);
     uint64_t findings = 0;
     Status verified = db_verify(damage.directory, false, count_finding, &findings);
