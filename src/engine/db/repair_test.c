@@ -232,6 +232,7 @@ typedef enum DamageKind {
     DAMAGE_RING_FLIP,
     DAMAGE_RING_HEADER,
     DAMAGE_RING_GONE,
+    DAMAGE_RING_AND_SEGMENT, /* the ring's bytes are zero, and a segment is cut */
     DAMAGE_MANIFEST_AND_TABLE,
     DAMAGE_MANIFEST_AND_LOG,
     DAMAGE_KINDS
@@ -362,7 +363,7 @@ static void apply_damage(Damage *damage)
                     kind == DAMAGE_MANIFEST_AND_TABLE;
     damage->manifest = (kind >= DAMAGE_MANIFEST_FLIP && kind <= DAMAGE_CURRENT_GONE) ||
                        kind == DAMAGE_MANIFEST_AND_TABLE || kind == DAMAGE_MANIFEST_AND_LOG;
-    damage->log = (kind >= DAMAGE_SEGMENT_FLIP && kind <= DAMAGE_RING_GONE) ||
+    damage->log = (kind >= DAMAGE_SEGMENT_FLIP && kind <= DAMAGE_RING_AND_SEGMENT) ||
                   kind == DAMAGE_MANIFEST_AND_LOG;
     if (damage->table && choose_file(damage, "sst", ".sst", path)) {
         uint64_t size = size_of(path);
@@ -391,6 +392,14 @@ static void apply_damage(Damage *damage)
         else
             flip(damage, path, 12288, size_of(path));
     }
+    if (kind == DAMAGE_RING_AND_SEGMENT) {
+        static const uint8_t zeros[64 << 10];
+        ck_assert(choose_file(damage, "wal", "ring", path));
+        int fd = open(path, O_WRONLY);
+        ck_assert_int_eq(pwrite(fd, zeros, sizeof zeros, 4096), sizeof zeros);
+        close(fd);
+        hurt(damage, path, 4096, 4096 + sizeof zeros);
+    }
     if (kind == DAMAGE_RING_FLIP || kind == DAMAGE_RING_HEADER || kind == DAMAGE_RING_GONE) {
         ck_assert(choose_file(damage, "wal", "ring", path));
         if (kind == DAMAGE_RING_GONE)
@@ -400,7 +409,7 @@ static void apply_damage(Damage *damage)
         else
             flip(damage, path, 0, 4096);
     } else if (damage->log && choose_file(damage, "wal", ".0", path)) {
-        if (kind == DAMAGE_SEGMENT_CUT)
+        if (kind == DAMAGE_SEGMENT_CUT || kind == DAMAGE_RING_AND_SEGMENT)
             cut(damage, path);
         else if (kind == DAMAGE_SEGMENT_GONE)
             gone(damage, path);
