@@ -169,8 +169,7 @@ Status table_salvage_open(const char *path, const uint8_t *system_id, const Tabl
 void table_salvage_close(TableSalvage *salvage);
 /* The system id in a table's header; false when that cannot be read. */
 bool table_owner(const char *path, uint8_t system_id[16]);
-/* `known` false: only number and id are known, and entries come with LSNs that keep their order among
- * themselves but stand behind all others. Keys are empty when they are not known. */
+/* `known` false: of the info only number and id are known. Keys are empty when they are not known. */
 const TableInfo *table_salvage_info(const TableSalvage *salvage, bool *known, Slice *smallest,
                                     Slice *largest);
 /* The range tombstones that can be read; losses among them are reported. */
