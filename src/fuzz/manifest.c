@@ -2,8 +2,8 @@
  * manifest.c - any bytes as version edits and as a manifest.
  *
  * Input: a byte of choices, then records, each a size (u16) and the bytes of an edit. The file around
- * them is made here: header, frames, seals. With FLIP the second half of a pair in the choices turns one
- * bit of the finished file, which must then be refused or read as before.
+ * them is made here: header, frames, seals. FLIP turns one bit of the finished file, which must then be
+ * refused.
  */
 #include "config.h"
 
@@ -30,6 +30,10 @@ static void check_edit(Slice bytes)
     uint64_t durable, durable_again;
     Buffer first = {0}, second = {0};
     if (version_edit_decode(bytes, &edit, &durable) == AIDB_OK) {
+        for (size_t i = 0; i < edit.added_count; i++)
+            fuzz_require(edit.added[i].level < LEVELS && edit.added[i].info.number > 0);
+        for (size_t i = 0; i < edit.removed_count; i++)
+            fuzz_require(edit.removed[i].level < LEVELS);
         fuzz_require(version_edit_encode(&edit, durable, &first) == AIDB_OK);
         fuzz_require(version_edit_decode(buffer_slice(&first), &again, &durable_again) == AIDB_OK);
         fuzz_require(version_edit_encode(&again, durable_again, &second) == AIDB_OK);
