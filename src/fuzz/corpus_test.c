@@ -65,6 +65,7 @@ START_TEST(corpus)
     }
     closedir(listing);
     free(data);
+    fuzz_end();
     ck_assert_uint_gt(files, 0);
 }
 END_TEST

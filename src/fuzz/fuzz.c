@@ -4,6 +4,7 @@
 #include "fuzz/fuzz.h"
 
 #include "common/log.h"
+#include "common/status.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -29,8 +30,10 @@ const FuzzTarget *fuzz_target_find(const char *name)
 
 void fuzz_require(bool holds)
 {
-    if (!holds)
+    if (!holds) {
+        fprintf(stderr, "an invariant does not hold; the last error was: %s\n", status_message());
         abort();
+    }
 }
 
 static char directory[256];
@@ -47,16 +50,20 @@ void fuzz_empty_directory(const char *path)
         closedir(listing);
 }
 
-static void remove_directory(void)
+void fuzz_end(void)
 {
+    static const char *const folders[] = {"wal", "sst"};
     char path[sizeof directory + 8];
     if (getpid() != owner)
         return;
-    snprintf(path, sizeof path, "%s/wal", directory);
-    fuzz_empty_directory(path);
-    rmdir(path);
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, folders[i]);
+        fuzz_empty_directory(path);
+        rmdir(path);
+    }
     fuzz_empty_directory(directory);
     rmdir(directory);
+    owner = 0;
 }
 
 static void say_nothing(LogLevel level, const char *message)
@@ -74,7 +81,7 @@ const char *fuzz_directory(void)
         snprintf(directory, sizeof directory, "%s/aidb-fuzz.XXXXXX", base);
         fuzz_require(mkdtemp(directory) != NULL);
         owner = getpid();
-        atexit(remove_directory);
+        atexit(fuzz_end);
         server_log_set_sink(say_nothing, LOG_LEVEL_FATAL);
     }
     return directory;

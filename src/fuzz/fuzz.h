@@ -31,8 +31,10 @@ void fuzz_statement(const uint8_t *data, size_t size);
 void fuzz_rows(const uint8_t *data, size_t size);
 
 void fuzz_require(bool holds);
-/* A temporary folder of this process, in memory where there is such a place; removed at exit. */
+/* A temporary folder of this process, in memory where there is such a place; removed at exit, or by
+ * fuzz_end in processes that end in another way. */
 const char *fuzz_directory(void);
+void fuzz_end(void);
 /* Replaces a file. */
 void fuzz_write_file(const char *path, const void *data, size_t size);
 /* Removes the files of a folder that has no folders in it. */

@@ -18,6 +18,7 @@
 
 #define SEGMENT      4096u
 #define SEGMENTS_MAX 3u
+#define RING         8192u
 #define CHOICES      8u
 
 enum {
@@ -100,7 +101,7 @@ static void write_ring(const WalOptions *options, uint8_t choices, uint64_t spli
     };
     fuzz_require(ring_write_header(&ring, options, &header) == AIDB_OK);
     if ((choices & IN_RING) && split < size) {
-        uint64_t from = size - split > SEGMENT ? size - SEGMENT : split;
+        uint64_t from = size - split > RING ? size - RING : split;
         ring_put(&ring, SEGMENT + from, stream + from, size - from);
         memset(stream + split, 0, sizeof stream - split);
     }
@@ -170,7 +171,7 @@ void fuzz_log(const uint8_t *data, size_t size)
     const WalOptions options = {.directory = directory,
                                 .system_id = "fuzzed database",
                                 .segment_size = SEGMENT,
-                                .ring_size = SEGMENT};
+                                .ring_size = RING};
     fuzz_empty_directory(directory);
     fuzz_require(wal_create(&options) == AIDB_OK);
 
