@@ -53,6 +53,7 @@ struct Client {
     Want want;
     bool is_ready;
     bool readable;
+    bool hung_up; /* no event comes after the last bytes: it is read until the end of file */
     bool watches_output;
 };
 
@@ -317,7 +318,8 @@ static void take_turn(Host *host, Client *client)
     Backend *backend = &client->backend;
     if (client->want == WANT_INPUT && client->readable) {
         ReadResult result = session_read(backend, false);
-        client->readable = result == READ_NO_BUDGET || (result == READ_GOT && backend->input_full);
+        client->readable = result == READ_NO_BUDGET ||
+                           (result == READ_GOT && (backend->input_full || client->hung_up));
     }
     db_session_act_for(host->process.session, backend->slot);
     atomic_store_explicit(&host->process.running, backend, memory_order_release);
@@ -365,6 +367,8 @@ static void take_event(Host *host, Client *client, uint32_t events)
 {
     if ((events & ~(uint32_t)EPOLLOUT) != 0)
         client->readable = true;
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0)
+        client->hung_up = true;
     if (client->want == WANT_INPUT || client->want == WANT_GOODBYE ||
         (client->want == WANT_OUTPUT && (events & ~(uint32_t)(EPOLLIN | EPOLLRDHUP)) != 0))
         make_ready(host, client);

@@ -651,6 +651,37 @@ START_TEST(a_conversation_cut_at_every_byte)
 }
 END_TEST
 
+/* The last request and the end of the connection reach the server as one. */
+START_TEST(a_request_and_goodbye)
+{
+    Buffer bytes = {0};
+    uint8_t reply[4096];
+    const Message hello = {.type = MESSAGE_HELLO,
+                           .id = 1,
+                           .version = 1,
+                           .version_max = 1,
+                           .name = slice_from_string("x")};
+    const Message ping = {.type = MESSAGE_PING, .id = 2};
+    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
+    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    int fd = connect_raw();
+    send_all(fd, bytes.data, bytes.size);
+    ck_assert_int_gt(recv(fd, reply, sizeof reply, 0), 0);
+    bytes.size = 0;
+    ck_assert_int_eq(message_encode(&bytes, &ping), AIDB_OK);
+    for (int i = 3; nth_child(i) != 0; i++)
+        kill(nth_child(i), SIGSTOP);
+    send_all(fd, bytes.data, bytes.size);
+    shutdown(fd, SHUT_WR);
+    for (int i = 3; nth_child(i) != 0; i++)
+        kill(nth_child(i), SIGCONT);
+    drain(fd);
+    close(fd);
+    buffer_deinit(&bytes);
+    assert_untouched();
+}
+END_TEST
+
 START_TEST(mutated_conversations)
 {
     uint64_t state = test_seed("server_test") | 1;
@@ -1113,6 +1144,7 @@ static void add_tests(TCase *tests)
     tcase_add_loop_test(tests, the_api_over_a_server, 0, 2);
     tcase_add_test(tests, an_iterator_walks_many_chunks);
     tcase_add_test(tests, a_conversation_cut_at_every_byte);
+    tcase_add_test(tests, a_request_and_goodbye);
     tcase_add_test(tests, mutated_conversations);
     tcase_add_loop_test(tests, garbage_is_refused, 0, sizeof GARBAGE / sizeof GARBAGE[0]);
     tcase_add_test(tests, connections_are_limited_and_some_reserved);
