@@ -6,6 +6,7 @@
 . "$AIDB_REGRESS/torture.sh"
 
 frames=5000
-! grep -q __asan_init "$torture_program" || frames=40000
+! grep -q __asan_init "$torture_program" || frames=30000
 torture hostile --iterations "${AIDB_ROUNDS:-$frames}" --clients 4
+torture hostile-hosted --iterations "${AIDB_ROUNDS:-$frames}" --clients 4
 done_testing

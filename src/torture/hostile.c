@@ -13,7 +13,8 @@
  * Hostile clients write only keys that begin with "h", so that the oracle's keys are nobody else's;
  * frames that would touch others, or end other sessions on request, are not sent.
  *
- * Time is measured and told, never judged, but for limits that only a hang passes.
+ * Time is measured and told, never judged, but for limits that only a hang passes. `hostile-hosted` is
+ * the same against a server whose sessions share a few processes.
  */
 #include "config.h"
 
@@ -45,6 +46,8 @@
 #define GREETING_MS     4000u /* authentication_timeout */
 #define STATEMENT_MS    4000u /* statement_timeout, while nobody reads */
 #define MAX_CONNECTIONS 64u
+#define MANY            10000u /* connections at once of a release, when they share processes */
+#define HOSTS           3u
 #define RESERVED        3u
 #define LATENCIES       65536u
 
@@ -68,6 +71,8 @@ typedef struct Hostile {
     Torture *torture;
     Server server;
     Shared *shared;
+    bool hosted; /* backends: HOSTS */
+    uint32_t connections;
     uint16_t port;
     char tcp_uri[64];
     uint64_t rss_peak; /* bytes of private memory of the largest backend */
@@ -366,6 +371,15 @@ static const char *attack(const Hostile *hostile, uint64_t *random)
     } else if (wrong == NULL) {
         wrong = "could not connect";
     }
+    if (wrong != NULL) { /* the conversation, to be looked at */
+        char path[TORTURE_PATH];
+        torture_path(hostile->torture, "conversation", path);
+        FILE *file = fopen(path, "wb");
+        if (file != NULL) {
+            fwrite(bytes.data, 1, bytes.size, file);
+            fclose(file);
+        }
+    }
     buffer_deinit(&bytes);
     return wrong;
 }
@@ -573,16 +587,21 @@ static bool serves(Hostile *hostile, const char *uri, uint64_t *took_us)
     return status == AIDB_OK;
 }
 
+/* As many descriptors as wanted, or how many there are. */
+static uint32_t may_open(uint32_t wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted + 100)
+        return wanted;
+    limit.rlim_cur = limit.rlim_max < wanted + 100 ? limit.rlim_max : wanted + 100;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur < wanted + 100 ? (uint32_t)limit.rlim_cur / 2 : wanted;
+}
+
 static bool slow_greetings(Hostile *hostile, uint32_t wanted)
 {
     Torture *torture = hostile->torture;
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted + 100) {
-        limit.rlim_cur = limit.rlim_max < wanted + 100 ? limit.rlim_max : wanted + 100;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-        if (limit.rlim_cur < wanted + 100)
-            wanted = (uint32_t)limit.rlim_cur / 2;
-    }
+    wanted = may_open(wanted);
     int *fds = calloc(wanted, sizeof *fds);
     Buffer bytes = {0};
     uint32_t open_count = 0, cut = 0;
@@ -625,8 +644,10 @@ static bool slow_greetings(Hostile *hostile, uint32_t wanted)
     }
     size_t used = strlen(torture->note);
     snprintf(torture->note + used, sizeof torture->note - used,
-             "; %u slow greetings cut within %llu ms, longest other connect %llu ms", cut,
-             (unsigned long long)(torture_now_ms() - since), (unsigned long long)longest / 1000);
+             "; %u connections at once; %u slow greetings cut within %llu ms, longest other "
+             "connect %llu ms",
+             hostile->connections, cut, (unsigned long long)(torture_now_ms() - since),
+             (unsigned long long)longest / 1000);
     for (uint32_t i = 0; i < open_count; i++)
         if (fds[i] >= 0)
             close(fds[i]);
@@ -824,13 +845,13 @@ static bool never_reading(Hostile *hostile, uint64_t bytes)
 static bool all_connections(Hostile *hostile)
 {
     const ClientOptions options = {.connect_timeout_ms = HANG_MS};
-    Client *clients[MAX_CONNECTIONS] = {NULL};
+    Client **clients = calloc(hostile->connections, sizeof(Client *));
     Client *extra = NULL;
     Holdings before = holdings(hostile);
     uint32_t count = 0;
-    bool ok = true;
+    bool ok = clients != NULL;
     uint64_t took;
-    while (ok && count < MAX_CONNECTIONS - RESERVED) {
+    while (ok && count < hostile->connections - RESERVED) {
         if (client_connect(hostile->tcp_uri, &options, &clients[count]) != AIDB_OK)
             ok = torture_failed(hostile->torture, "connection %u: %s", count, status_message());
         else
@@ -845,6 +866,7 @@ static bool all_connections(Hostile *hostile)
     largest_child(hostile);
     for (uint32_t i = 0; i < count; i++)
         client_close(clients[i]);
+    free(clients);
     return ok && holds_as_before(hostile, &before, "all connections were in use");
 }
 
@@ -962,15 +984,17 @@ static bool make_server(Hostile *hostile)
     Buffer text = {0};
     bool ok = file != NULL;
     while (ok && fgets(line, sizeof line, file) != NULL)
-        if (strncmp(line, "port:", 5) != 0 && strncmp(line, "max_connections:", 16) != 0)
+        if (strncmp(line, "port:", 5) != 0 && strncmp(line, "max_connections:", 16) != 0 &&
+            strncmp(line, "backends:", 9) != 0)
             ok = buffer_append(&text, line, strlen(line)) == AIDB_OK;
     if (file != NULL)
         fclose(file);
-    ok = ok &&
-         buffer_append_format(&text,
-                              "port: %u\nmax_connections: %u\nadmin_reserved_connections: %u\n"
-                              "authentication_timeout: %ums\n",
-                              hostile->port, MAX_CONNECTIONS, RESERVED, GREETING_MS) == AIDB_OK;
+    ok =
+        ok && buffer_append_format(&text,
+                                   "port: %u\nmax_connections: %u\nadmin_reserved_connections: %u\n"
+                                   "authentication_timeout: %ums\nbackends: %u\n",
+                                   hostile->port, hostile->connections, RESERVED, GREETING_MS,
+                                   hostile->hosted ? HOSTS : 0) == AIDB_OK;
     file = ok ? fopen(path, "w") : NULL;
     ok = file != NULL && fwrite(text.data, 1, text.size, file) == text.size;
     if (file != NULL)
@@ -1002,9 +1026,13 @@ static bool clean_up(Hostile *hostile)
 bool hostile_campaign(Torture *torture)
 {
     Hostile hostile = {.torture = torture, .server = {.control = NULL}};
+    hostile.hosted = strcmp(torture->campaign, "hostile-hosted") == 0;
     bool release = torture->iterations >= 1000000 || torture->deadline_ms != 0;
     hostile.shared = mmap(NULL, sizeof *hostile.shared, PROT_READ | PROT_WRITE,
                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    /* The server needs two descriptors for each, and some. */
+    hostile.connections =
+        hostile.hosted && release ? may_open(2 * MANY + 4000) / 2 - 2000 : MAX_CONNECTIONS;
     if (hostile.shared == MAP_FAILED)
         return torture_failed(torture, "could not map memory");
     torture->oracle->clients = torture->oracle->clients < 4 ? torture->oracle->clients : 4;

@@ -63,6 +63,7 @@ static const struct {
     {"bank", linear_campaign, 12, "transfers and sums in snapshots, with kills"},
     {"hostile", hostile_campaign, 100000,
      "clients in bad faith beside others; iterations are mutated frames"},
+    {"hostile-hosted", hostile_campaign, 100000, "the same where sessions share processes"},
 };
 
 const aidb_option small_settings[] = {{"create", "true"},

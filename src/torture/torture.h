@@ -41,8 +41,8 @@ bool oom_campaign(Torture *torture);
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
-bool hostile_campaign(Torture *torture);
-bool linear_campaign(Torture *torture); /* linear, linear-embedded, bank */
+bool hostile_campaign(Torture *torture);   /* hostile, hostile-hosted */
+bool linear_campaign(Torture *torture);    /* linear, linear-embedded, bank */
 bool stuck_campaign(Torture *torture);
 bool flip_campaign(Torture *torture);
 /* The workload of an embedded program, run in a process of its own: `self --worker ...`. */
