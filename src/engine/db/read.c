@@ -103,6 +103,37 @@ static Status probe_table(Session *session, const FileMeta *file, Probe *probe)
     return AIDB_OK;
 }
 
+/* Level 0 newest first, then one table of each level. */
+static Status probe_tables(Session *session, Probe *probe)
+{
+    const Version *version = session->view->version;
+    probe->hash = table_key_hash(probe->key);
+    for (uint32_t i = 0; !probe->done && i < version->levels[0].count; i++) {
+        const FileMeta *file = version->levels[0].files[i];
+        if (file_overlaps(file, probe->key, probe->key))
+            RETURN_IF_FAILED(probe_table(session, file, probe));
+    }
+    for (int level = 1; !probe->done && level < LEVELS; level++) {
+        if (version->levels[level].count == 0)
+            continue;
+        uint32_t index = version_find_file(version, level, probe->key);
+        if (index < version->levels[level].count &&
+            file_overlaps(version->levels[level].files[index], probe->key, probe->key))
+            RETURN_IF_FAILED(probe_table(session, version->levels[level].files[index], probe));
+    }
+    return AIDB_OK;
+}
+
+static Status probe_result(Session *session, const Probe *probe)
+{
+    if (!probe->found) {
+        memset(probe->entry, 0, sizeof *probe->entry);
+        return AIDB_NOT_FOUND;
+    }
+    slot_count(session->slot, STAT_GET_HITS, 1);
+    return AIDB_OK;
+}
+
 Status db_read_get(Session *session, Slice key, Entry *entry)
 {
     const ReadView *view = session->view;
@@ -111,37 +142,65 @@ Status db_read_get(Session *session, Slice key, Entry *entry)
     probe_memtable(view->active, &probe);
     for (uint32_t i = 0; !probe.done && i < view->immutable_count; i++)
         probe_memtable(view->immutables[i], &probe);
-    if (!probe.done) {
-        const Version *version = view->version;
-        probe.hash = table_key_hash(key);
-        for (uint32_t i = 0; !probe.done && i < version->levels[0].count; i++) {
-            const FileMeta *file = version->levels[0].files[i];
-            if (file_overlaps(file, key, key))
-                RETURN_IF_FAILED(probe_table(session, file, &probe));
+    if (!probe.done)
+        RETURN_IF_FAILED(probe_tables(session, &probe));
+    return probe_result(session, &probe);
+}
+
+/* One memtable for all keys that are not decided yet. */
+static void probe_memtable_many(const Memtable *memtable, size_t count, Probe *probes)
+{
+    Slice keys[MEMTABLE_GETS_MAX];
+    Entry *entries[MEMTABLE_GETS_MAX];
+    bool found[MEMTABLE_GETS_MAX];
+    Probe *open[MEMTABLE_GETS_MAX];
+    size_t left = 0;
+    bool ranges = memtable_has_ranges(memtable);
+    for (size_t i = 0; i < count; i++) {
+        Probe *probe = &probes[i];
+        if (probe->done)
+            continue;
+        if (ranges) {
+            uint64_t cover = memtable_cover(memtable, probe->key, probe->visible);
+            if (cover > probe->cover)
+                probe->cover = cover;
         }
-        for (int level = 1; !probe.done && level < LEVELS; level++) {
-            if (version->levels[level].count == 0)
-                continue;
-            uint32_t index = version_find_file(version, level, key);
-            if (index < version->levels[level].count &&
-                file_overlaps(version->levels[level].files[index], key, key))
-                RETURN_IF_FAILED(probe_table(session, version->levels[level].files[index], &probe));
-        }
+        keys[left] = probe->key;
+        entries[left] = probe->entry;
+        open[left++] = probe;
     }
-    if (!probe.found) {
-        memset(entry, 0, sizeof *entry);
-        return AIDB_NOT_FOUND;
+    memtable_get_many(memtable, left, keys, probes[0].visible, entries, found);
+    for (size_t i = 0; i < left; i++) {
+        open[i]->found = found[i];
+        probe_decide(open[i]);
     }
-    slot_count(session->slot, STAT_GET_HITS, 1);
+}
+
+static Status multi_get_some(Session *session, size_t count, const Slice *keys, Entry *entries)
+{
+    const ReadView *view = session->view;
+    Probe probes[MEMTABLE_GETS_MAX];
+    for (size_t i = 0; i < count; i++)
+        probes[i] = (Probe){.key = keys[i], .visible = session->read_lsn, .entry = &entries[i]};
+    slot_count(session->slot, STAT_GETS, count);
+    probe_memtable_many(view->active, count, probes);
+    for (uint32_t i = 0; i < view->immutable_count; i++)
+        probe_memtable_many(view->immutables[i], count, probes);
+    for (size_t i = 0; i < count; i++) {
+        if (!probes[i].done)
+            RETURN_IF_FAILED(probe_tables(session, &probes[i]));
+        Status status = probe_result(session, &probes[i]);
+        if (status != AIDB_OK && status != AIDB_NOT_FOUND)
+            return status;
+    }
     return AIDB_OK;
 }
 
 Status db_read_multi_get(Session *session, size_t count, const Slice *keys, Entry *entries)
 {
-    for (size_t i = 0; i < count; i++) {
-        Status status = db_read_get(session, keys[i], &entries[i]);
-        if (status != AIDB_OK && status != AIDB_NOT_FOUND)
-            return status;
+    for (size_t at = 0; at < count; at += MEMTABLE_GETS_MAX) {
+        size_t some = count - at < MEMTABLE_GETS_MAX ? count - at : MEMTABLE_GETS_MAX;
+        RETURN_IF_FAILED(multi_get_some(session, some, keys + at, entries + at));
     }
     return AIDB_OK;
 }

@@ -243,35 +243,39 @@ static inline void block_prefetch(const Block *block)
         __builtin_prefetch(bytes + at);
 }
 
+/* Looks into one block. False when it is the target's block at level 0, and *place its place in it; else
+ * *ref is the next block to look into, which is being fetched. */
+static inline bool search_step(const Memtable *memtable, const Target *target, Ref *ref,
+                               Place *place)
+{
+    const Block *block = block_at(memtable, *ref);
+    block_find(memtable, block, target, place);
+    if (place->at == REF_NONE && place->next != REF_NONE) {
+        Ref low = block_at(memtable, place->next)->low;
+        if (record_before(memtable, low, target)) {
+            *ref = place->next;
+            return true;
+        }
+        if (block->level == 0) {
+            place->at = low; /* the first entry of that block */
+            place->apart = false;
+        }
+    }
+    if (block->level == 0)
+        return false;
+    *ref = place->before; /* there is one: the target is not before the block's low */
+    block_prefetch(block_at(memtable, *ref));
+    return true;
+}
+
 /* Finds the target's block at level 0 and its place in it. *block is REF_NONE when the memtable has
  * no entries. */
 static void search(const Memtable *memtable, const Target *target, Ref *found, Place *place)
 {
-    Ref ref = load_ref(&memtable->root);
-    *found = ref;
+    *found = load_ref(&memtable->root);
     *place = (Place){0};
-    if (ref == REF_NONE)
-        return;
-    for (;;) {
-        const Block *block = block_at(memtable, ref);
-        block_find(memtable, block, target, place);
-        if (place->at == REF_NONE && place->next != REF_NONE) {
-            Ref low = block_at(memtable, place->next)->low;
-            if (record_before(memtable, low, target)) {
-                ref = place->next;
-                continue;
-            }
-            if (block->level == 0) {
-                place->at = low; /* the first entry of that block */
-                place->apart = false;
-            }
-        }
-        if (block->level == 0)
-            break;
-        ref = place->before; /* there is one: the target is not before the block's low */
-        block_prefetch(block_at(memtable, ref));
-    }
-    *found = ref;
+    while (*found != REF_NONE && search_step(memtable, target, found, place))
+        ;
 }
 
 static void record_entry(const Record *record, Entry *entry)
@@ -282,19 +286,57 @@ static void record_entry(const Record *record, Entry *entry)
     entry->type = record_type(record);
 }
 
+static bool take_found(const Memtable *memtable, const Place *place, Slice key, Entry *entry)
+{
+    if (place->at == REF_NONE || place->apart)
+        return false;
+    const Record *record = record_at(memtable, place->at);
+    if (!slice_equal(record_key(record), key))
+        return false;
+    record_entry(record, entry);
+    return true;
+}
+
 bool memtable_get(const Memtable *memtable, Slice key, uint64_t visible, Entry *entry)
 {
     Target target = target_make(key, visible);
     Ref block;
     Place place;
     search(memtable, &target, &block, &place);
-    if (place.at == REF_NONE || place.apart)
-        return false;
-    const Record *record = record_at(memtable, place.at);
-    if (!slice_equal(record_key(record), key))
-        return false;
-    record_entry(record, entry);
-    return true;
+    return take_found(memtable, &place, key, entry);
+}
+
+/* One block of each search in turn, so that the next block of every search is fetched while the others
+ * look into theirs. */
+void memtable_get_many(const Memtable *memtable, size_t count, const Slice *keys, uint64_t visible,
+                       Entry *const *entries, bool *found)
+{
+    Target targets[MEMTABLE_GETS_MAX];
+    Place places[MEMTABLE_GETS_MAX];
+    Ref refs[MEMTABLE_GETS_MAX];
+    uint8_t running[MEMTABLE_GETS_MAX];
+    size_t left = 0;
+    Ref root = load_ref(&memtable->root);
+    for (size_t i = 0; i < count; i++) {
+        targets[i] = target_make(keys[i], visible);
+        places[i] = (Place){0};
+        refs[i] = root;
+        if (root != REF_NONE)
+            running[left++] = (uint8_t)i;
+    }
+    while (left > 0) {
+        size_t still = 0;
+        for (size_t r = 0; r < left; r++) {
+            uint8_t i = running[r];
+            if (search_step(memtable, &targets[i], &refs[i], &places[i]))
+                running[still++] = i;
+            else if (places[i].at != REF_NONE)
+                __builtin_prefetch(record_at(memtable, places[i].at));
+        }
+        left = still;
+    }
+    for (size_t i = 0; i < count; i++)
+        found[i] = take_found(memtable, &places[i], keys[i], entries[i]);
 }
 
 /* ---- iterator -------------------------------------------------------------------------------- */

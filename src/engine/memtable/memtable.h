@@ -48,6 +48,11 @@ void memtable_add_range(Memtable *memtable, Slice from, Slice to, uint64_t lsn);
 
 /* The newest version of key at or below `visible`, if there is one. Does not look at range tombstones. */
 bool memtable_get(const Memtable *memtable, Slice key, uint64_t visible, Entry *entry);
+/* The same for up to MEMTABLE_GETS_MAX keys at once, which takes less than one after the other: found[i]
+ * tells whether *entries[i] was filled. */
+#define MEMTABLE_GETS_MAX 16u
+void memtable_get_many(const Memtable *memtable, size_t count, const Slice *keys, uint64_t visible,
+                       Entry *const *entries, bool *found);
 /* The greatest LSN <= visible of a range tombstone that covers key; 0 for none. */
 uint64_t memtable_cover(const Memtable *memtable, Slice key, uint64_t visible);
 bool memtable_has_ranges(const Memtable *memtable);

@@ -310,6 +310,27 @@ START_TEST(entries_random)
             if (found)
                 check_entry(&entry, expected);
         }
+        for (int round = 0; round < 30; round++) {
+            uint8_t key_bytes[MEMTABLE_GETS_MAX][24];
+            Slice keys[MEMTABLE_GETS_MAX];
+            Entry entries[MEMTABLE_GETS_MAX], *places[MEMTABLE_GETS_MAX];
+            bool found[MEMTABLE_GETS_MAX];
+            size_t count = random_below(MEMTABLE_GETS_MAX + 1);
+            uint64_t visible = random_below(2 * MODEL_MAX);
+            for (size_t i = 0; i < count; i++) {
+                keys[i] = slice_make(key_bytes[i], random_key(key_bytes[i]));
+                if (model.count > 0 && random_below(4) != 0)
+                    keys[i] = model.entries[random_below((uint32_t)model.count)].key;
+                places[i] = &entries[i];
+            }
+            memtable_get_many(memtable, count, keys, visible, places, found);
+            for (size_t i = 0; i < count; i++) {
+                const Entry *expected = model_get(&model, keys[i], visible);
+                ck_assert_int_eq(found[i], expected != NULL);
+                if (found[i])
+                    check_entry(&entries[i], expected);
+            }
+        }
         check_iterator(&model, memtable, 600);
         memtable_retire(memtable, world.slot);
     }
