@@ -89,7 +89,7 @@ typedef enum StatCounter {
 } StatCounter;
 
 /*
- * One for each process (or embedding thread inside a call). Only its owner writes it, but for the
+ * One for each process (or embedding thread inside a call, or client of a host). Only its owner writes it, but for the
  * latch flag and `terminate`; everybody may read it. Counters only rise while a slot is in use and
  * are kept when it is released, so that sums never go back.
  */

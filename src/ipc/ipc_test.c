@@ -6,6 +6,7 @@
 #include "testlib/testlib.h"
 
 #include <check.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -82,6 +83,28 @@ START_TEST(slots_are_claimed_once)
     ck_assert_uint_eq(atomic_load(&first->snapshots[1]), SNAPSHOT_NONE);
     ck_assert_uint_eq(slot_stat_sum(&shared->table, STAT_GETS), 7); /* sums never go back */
     ck_assert_ptr_eq(slot_claim_any(&shared->table, 0, SLOT_BACKEND), first);
+}
+END_TEST
+
+/* Who serves many waits on one latch, which whoever wakes one of them finds. */
+START_TEST(a_host_is_woken_for_its_clients)
+{
+    Slot *host = slot_claim(&shared->table, 0, SLOT_HOST);
+    Slot *client = slot_claim(&shared->table, 1, SLOT_BACKEND);
+    atomic_store(&client->host, host);
+    latch_wake(client);
+    ck_assert(!latch_begin(host)); /* woken before it slept */
+    ck_assert(latch_begin(host));  /* and once only */
+    latch_wake(client);
+    struct pollfd ready = {.fd = host->latch_fd, .events = POLLIN};
+    ck_assert_int_eq(poll(&ready, 1, -1), 1);
+    latch_end(host, true);
+    ck_assert_int_eq(poll(&ready, 1, 0), 0);
+    slot_release(client);
+    client = slot_claim(&shared->table, 1, SLOT_BACKEND);
+    latch_wake(client); /* the host's no more */
+    ck_assert(latch_begin(host));
+    latch_end(host, false);
 }
 END_TEST
 
@@ -335,6 +358,7 @@ int main(void)
     suite_add_tcase(suite, all);
     tcase_add_test(all, region_is_carved_aligned_and_bounded);
     tcase_add_test(all, slots_are_claimed_once);
+    tcase_add_test(all, a_host_is_woken_for_its_clients);
     tcase_add_test(all, a_wake_before_the_wait_is_not_lost);
     tcase_add_test(all, latches_wake_between_processes);
     tcase_add_test(all, lock_excludes_threads);
