@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -951,6 +952,72 @@ START_TEST(requests_run_out_of_time)
 }
 END_TEST
 
+typedef struct Writer {
+    Client *client;
+    pthread_t thread;
+    _Atomic uint32_t written;
+    _Atomic bool enough;
+    Status status;
+} Writer;
+
+static void *write_much(void *arg)
+{
+    Writer *writer = arg;
+    static uint8_t value[8 << 10];
+    while (writer->status == AIDB_OK && !atomic_load(&writer->enough)) {
+        char key[16];
+        Batch batch = {0};
+        Message reply;
+        snprintf(key, sizeof key, "%08u", atomic_load(&writer->written));
+        writer->status = batch_put(&batch, slice_from_string(key), slice_make(value, sizeof value));
+        Message write = {.type = MESSAGE_WRITE, .ops = buffer_slice(&batch.ops)};
+        if (writer->status == AIDB_OK)
+            writer->status = client_send(writer->client, &write);
+        if (writer->status == AIDB_OK)
+            writer->status = client_receive(writer->client, &reply);
+        if (writer->status == AIDB_OK && reply.type != MESSAGE_COMMIT)
+            writer->status = AIDB_INTERNAL;
+        batch_deinit(&batch);
+        atomic_fetch_add(&writer->written, 1);
+    }
+    return NULL;
+}
+
+/* While nothing is flushed, writers stop when memory is full; readers go on, whoever serves them, and so do
+ * the writers in the end. */
+START_TEST(writers_that_wait_hold_up_nobody)
+{
+    Client *readers[3];
+    for (int i = 0; i < 3; i++)
+        readers[i] = connect_to(unix_uri);
+    put(readers[0], "k", "v");
+    pid_t flusher = nth_child(1);
+    ck_assert_int_eq(kill(flusher, SIGSTOP), 0);
+    Writer writer = {.client = connect_to(unix_uri)};
+    ck_assert_int_eq(pthread_create(&writer.thread, NULL, write_much, &writer), 0);
+    uint32_t before = UINT32_MAX;
+    for (int quiet = 0; quiet < 100; quiet++) {
+        for (int i = 0; i < 3; i++)
+            ck_assert(has(readers[i], "k", "v"));
+        uint32_t now = atomic_load(&writer.written);
+        if (now != before)
+            quiet = 0;
+        before = now;
+        nap();
+    }
+    atomic_store(&writer.enough, true);
+    ck_assert_int_eq(kill(flusher, SIGCONT), 0);
+    ck_assert_int_eq(pthread_join(writer.thread, NULL), 0);
+    ck_assert_msg(writer.status == AIDB_OK, "status %d", (int)writer.status);
+    Message count = {.type = MESSAGE_MEASURE, .flags = MEASURE_COUNT}, reply;
+    call(readers[0], &count, MESSAGE_MEASURED, &reply);
+    ck_assert_uint_eq(reply.count, atomic_load(&writer.written) + 1);
+    client_close(writer.client);
+    for (int i = 0; i < 3; i++)
+        client_close(readers[i]);
+}
+END_TEST
+
 START_TEST(a_write_in_flight_has_an_unknown_outcome)
 {
     aidb *db;
@@ -1153,6 +1220,7 @@ static void add_tests(TCase *tests)
     tcase_add_loop_test(tests, the_reason_is_told, 0, 2);
     tcase_add_test(tests, a_running_request_is_canceled);
     tcase_add_test(tests, requests_run_out_of_time);
+    tcase_add_test(tests, writers_that_wait_hold_up_nobody);
     tcase_add_test(tests, a_write_in_flight_has_an_unknown_outcome);
     tcase_add_test(tests, a_killed_postmaster);
     tcase_add_loop_test(tests, stopping, 0, 3);
