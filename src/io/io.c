@@ -199,6 +199,19 @@ Status file_zero_fill(const File *file, uint64_t offset, uint64_t size)
     return status;
 }
 
+void file_punch(const File *file, uint64_t offset, uint64_t size)
+{
+    if (size > 0)
+        (void)fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                        (off_t)size);
+}
+
+bool file_is_sparse(const File *file)
+{
+    struct stat info;
+    return fstat(file->fd, &info) == 0 && (uint64_t)info.st_blocks * 512 < (uint64_t)info.st_size;
+}
+
 Status file_read_whole(const char *path, size_t limit, Buffer *buffer)
 {
     File file;

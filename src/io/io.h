@@ -55,6 +55,11 @@ Status file_size(const File *file, uint64_t *size) MUST_CHECK;
 Status file_truncate(const File *file, uint64_t size) MUST_CHECK;
 /* Writes `size` zero bytes from `offset` on (real blocks, not holes). */
 Status file_zero_fill(const File *file, uint64_t offset, uint64_t size) MUST_CHECK;
+/* Gives the blocks in this range back to the file system, where it can: they read as zeros, and the file
+ * keeps its size. Nothing is told when it cannot. */
+void file_punch(const File *file, uint64_t offset, uint64_t size);
+/* Whether the file has fewer blocks than bytes. */
+bool file_is_sparse(const File *file);
 
 /* Reads a whole file of at most `limit` bytes, appending to `buffer`. */
 Status file_read_whole(const char *path, size_t limit, Buffer *buffer) MUST_CHECK;

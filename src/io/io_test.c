@@ -89,6 +89,16 @@ START_TEST(reads_and_writes_are_whole)
     ck_assert_int_eq(file_zero_fill(&file, 400, 200000), AIDB_OK);
     ck_assert_int_eq(file_size(&file, &size), AIDB_OK);
     ck_assert_uint_eq(size, 200400);
+    ck_assert(!file_is_sparse(&file));
+    file_punch(&file, 8192,
+               131072); /* a hint: what it does to the blocks depends on the file system */
+    ck_assert_int_eq(file_size(&file, &size), AIDB_OK);
+    ck_assert_uint_eq(size, 200400);
+    ck_assert_int_eq(file_read_at(&file, 100, back, sizeof back), AIDB_OK);
+    ck_assert_int_eq(memcmp(bytes, back, sizeof bytes), 0);
+    uint8_t hole[4096], zeros[4096] = {0};
+    ck_assert_int_eq(file_read_at(&file, 131072, hole, sizeof hole), AIDB_OK);
+    ck_assert_int_eq(memcmp(hole, zeros, sizeof hole), 0);
     ck_assert_int_eq(file_truncate(&file, 10), AIDB_OK);
     ck_assert_int_eq(file_size(&file, &size), AIDB_OK);
     ck_assert_uint_eq(size, 10);

@@ -171,6 +171,25 @@ out:
     return status;
 }
 
+/* What a clean stop gave back to the file system is allocated again before it is mapped: a full disk must be
+ * met here, and not by a store to a page that has no block. */
+static Status ring_refill(const Ring *ring, const WalOptions *options)
+{
+    RingHeader header;
+    if (!file_is_sparse(&ring->file))
+        return AIDB_OK;
+    RETURN_IF_FAILED(ring_read_header(ring, options, &header, NULL));
+    if (header.state != RING_STOPPED)
+        return AIDB_OK;
+    RETURN_IF_FAILED(file_zero_fill(&ring->file, RING_HEADER_SIZE, options->ring_size));
+    return file_sync(&ring->file);
+}
+
+void ring_release(const Ring *ring)
+{
+    file_punch(&ring->file, RING_HEADER_SIZE, ring->size);
+}
+
 Status ring_open(const WalOptions *options, bool writable, Ring *ring)
 {
     *ring = (Ring)RING_CLOSED;
@@ -197,6 +216,8 @@ Status ring_open(const WalOptions *options, bool writable, Ring *ring)
                             (unsigned long long)(RING_HEADER_SIZE + options->ring_size));
         goto out;
     }
+    if (writable)
+        OUT_IF_FAILED(ring_refill(ring, options));
     void *map = mmap(NULL, (size_t)size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED,
                      ring->file.fd, 0);
     if (map == MAP_FAILED) {

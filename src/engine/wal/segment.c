@@ -460,6 +460,20 @@ void segments_remove_spare(Wal *wal, Slot *slot)
     lock_release(&shared->segments_lock, slot);
 }
 
+void segment_release_tail(Wal *wal)
+{
+    const WalOptions *options = &wal->options;
+    uint64_t end = wal_durable(wal);
+    uint64_t from = (segment_offset(options, end) + FILE_BLOCK - 1) / FILE_BLOCK * FILE_BLOCK;
+    char *path = segment_path(options, segment_start(options, end), wal->shared->incarnation);
+    File file = FILE_CLOSED;
+    /* It is not there when the log ends where a segment does. */
+    if (path != NULL && file_open(path, FILE_WRITE, &file) == AIDB_OK)
+        file_punch(&file, from, WAL_SEGMENT_HEADER_SIZE + options->segment_size - from);
+    file_close(&file);
+    free(path);
+}
+
 /* ---- writing ---------------------------------------------------------------------------------- */
 
 /* Makes the segment of `lsn` the open one. */

@@ -124,6 +124,9 @@ Status segments_prepare(Wal *wal, Slot *slot, uint64_t end) MUST_CHECK;
 /* After the clean stop is recorded: removes the segments that hold nothing which the next start reads, so
  * that a closed store takes no more room than it needs. */
 void segments_remove_spare(Wal *wal, Slot *slot);
+/* After the clean stop is recorded: gives back what lies behind the end in the segment that holds it. The
+ * next start begins a segment of its own. */
+void segment_release_tail(Wal *wal);
 /* Both write log bytes into prepared segments and return when they are durable, each segment before the
  * next one is written to. Files are written in whole blocks: what stands in front of the bytes in the first
  * block is written again. Flush lock held. */
@@ -168,6 +171,8 @@ Status ring_create(const WalOptions *options, uint64_t first_lsn) MUST_CHECK;
 bool ring_identify(const File *file, WalOptions *options);
 Status ring_open(const WalOptions *options, bool writable, Ring *ring) MUST_CHECK;
 void ring_close(Ring *ring);
+/* After a clean stop: gives the ring's room back, except for its header. */
+void ring_release(const Ring *ring);
 /* The newest valid header; AIDB_CORRUPTION when there is none. *damaged (may be NULL): the offset of
  * a header slot that is neither valid nor empty, or UINT64_MAX. */
 Status ring_read_header(const Ring *ring, const WalOptions *options, RingHeader *header,

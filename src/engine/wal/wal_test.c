@@ -143,6 +143,27 @@ START_TEST(test_crash_and_stop)
 }
 END_TEST
 
+/* What a clean stop gives back is there again before the ring is used, and nothing of the log is lost. */
+START_TEST(test_stop_gives_room_back)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    for (int round = 1; round <= 3; round++) {
+        ck_ok(test_store_open(&store));
+        ck_assert(!file_is_sparse(&store.wal->ring.file));
+        test_append_many(&store, 3);
+        ck_ok(wal_stop(store.wal, store.slot));
+        test_store_crash(&store);
+        ck_ok(test_store_open(&store));
+        ck_assert(store.last.clean);
+        ck_assert(!file_is_sparse(&store.wal->ring.file));
+        ck_assert_uint_eq(test_read_all(&store), 3 * (uint64_t)round);
+        test_store_crash(&store);
+    }
+    test_store_remove(&store);
+}
+END_TEST
+
 START_TEST(test_stopped_log_refuses)
 {
     TestStore store;
@@ -407,6 +428,7 @@ static TCase *basic_cases(void)
     tcase_add_test(tests, test_golden);
     tcase_add_test(tests, test_crash_and_stop);
     tcase_add_test(tests, test_stopped_log_refuses);
+    tcase_add_test(tests, test_stop_gives_room_back);
     tcase_add_test(tests, test_room);
     tcase_add_test(tests, test_large_records);
     tcase_add_test(tests, test_recycling);
