@@ -102,7 +102,7 @@ typedef struct JobContext {
     const TableOptions *table;
     const char *directory; /* data/sst */
     VersionSet *set;       /* for file numbers and term */
-    TableReader *reader;   /* bypasses the block cache */
+    TableReader *reader;   /* bypasses the block cache; what it holds is released at a job's end */
     Slot *slot;
     uint64_t table_size;
     uint64_t rate; /* bytes written a second, 0: no limit */

@@ -578,6 +578,8 @@ static void run_pick(Store *store, const Pick *pick)
         ck_assert_msg(merge_run(&store->context, pick, store->snapshots, store->snapshot_count,
                                 &edit) == AIDB_OK,
                       "%s", status_message());
+        /* A compactor runs jobs for months: none may leave blocks of its inputs behind. */
+        ck_assert_ptr_null(store->reader.private_blocks);
         check_outputs(store, &edit);
     }
     install(store, &edit);

@@ -796,5 +796,6 @@ out:
     free(sources);
     if (fragments != NULL)
         free_fragments(fragments, fragments_count);
+    table_reader_release(context->reader); /* the inputs' indexes; their iterators are gone */
     return status;
 }
