@@ -54,7 +54,7 @@ static DiskControl *control;
 static const char *journal_path;
 static int journal = -1;
 static char *paths[FD_MAX]; /* relative to the root, of watched descriptors */
-static bool direct[FD_MAX]; /* opened with an O_DIRECT that was dropped */
+static bool direct[FD_MAX]; /* opened, or set later, with an O_DIRECT that was dropped */
 static Map maps[MAPS_MAX];
 
 __attribute__((constructor)) static void begin(void)
@@ -289,6 +289,28 @@ EXPORT int dup2(int from, int to)
         watch(to, watched(from));
     return fd;
 }
+
+EXPORT int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    long argument = va_arg(arguments, long);
+    va_end(arguments);
+    long result = syscall(SYS_fcntl, fd, command, argument);
+    if (watched(fd) == NULL)
+        return (int)result;
+    if (command == F_SETFL) {
+        bool dropped = result < 0 && errno == EINVAL && (argument & O_DIRECT) != 0;
+        if (dropped)
+            result = syscall(SYS_fcntl, fd, command, argument & ~(long)O_DIRECT);
+        if (result == 0)
+            direct[fd] = dropped;
+    }
+    if (command == F_GETFL && result >= 0 && direct[fd])
+        result |= O_DIRECT;
+    return (int)result;
+}
+EXPORT int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
 
 EXPORT int rename(const char *from, const char *to)
 {
