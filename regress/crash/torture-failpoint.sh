@@ -1,7 +1,7 @@
 # Processes of a server, and programs with an open directory, killed at every named step and holding
 # every lock; recovery killed ten times in a row at every step of its own. The list of steps is the
 # program's own (src/common/failpoint.h), and each must be reached.
-# timeout: 300
+# timeout: 600
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 

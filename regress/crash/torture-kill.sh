@@ -5,9 +5,9 @@
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 
-torture kill-child --iterations "${AIDB_ROUNDS:-12}"
-torture kill-postmaster --iterations "${AIDB_ROUNDS:-6}"
-torture kill-group --iterations "${AIDB_ROUNDS:-6}"
+torture kill-child --iterations "${AIDB_ROUNDS:-60}"
+torture kill-postmaster --iterations "${AIDB_ROUNDS:-10}"
+torture kill-group --iterations "${AIDB_ROUNDS:-10}"
 torture kill-recovery --iterations "${AIDB_ROUNDS:-2}"
 torture kill-embedded --iterations "${AIDB_ROUNDS:-10}"
 torture oom --iterations "${AIDB_ROUNDS:-3}"

@@ -272,6 +272,48 @@ START_TEST(scans_run_beside_writes)
 }
 END_TEST
 
+static void *write_burst(void *arg)
+{
+    char key[32], value[300];
+    memset(value, 'b', sizeof value);
+    for (unsigned i = 0; i < 1500; i++) {
+        int size = snprintf(key, sizeof key, "%u/%08u", (unsigned)(uintptr_t)arg, i * 7919 % 1500);
+        ok(aidb_put(db, key, (size_t)size, value, sizeof value));
+    }
+    atomic_fetch_sub(&running, 1);
+    return NULL;
+}
+
+/* With flushes and compactions on their way. */
+START_TEST(a_busy_store_is_closed)
+{
+    for (int round = 0; round < 4; round++) {
+        pthread_t threads[WRITERS];
+        aidb_snapshot *snapshot;
+        aidb_iter *iter;
+        const aidb_entry *entry;
+        atomic_store(&running, WRITERS);
+        for (uintptr_t i = 0; i < WRITERS; i++)
+            pthread_create(&threads[i], NULL, write_burst, (void *)i);
+        while (atomic_load(&running) > 0) {
+            ok(aidb_snapshot_create(db, &snapshot));
+            ok(aidb_iter_create(db, snapshot, NULL, &iter));
+            for (int i = 0; i < 50; i++)
+                ok(aidb_iter_next(iter, &entry));
+            aidb_iter_destroy(iter);
+            aidb_snapshot_destroy(snapshot);
+        }
+        for (int i = 0; i < WRITERS; i++)
+            pthread_join(threads[i], NULL);
+        ok(aidb_close(db));
+        ok(aidb_open(directory, small, &db));
+        uint64_t count = 0;
+        ok(aidb_measure(db, NULL, NULL, &count, NULL));
+        ck_assert_uint_eq(count, WRITERS * 1500);
+    }
+}
+END_TEST
+
 static void *hold_snapshots(void *arg)
 {
     (void)arg;
@@ -487,6 +529,7 @@ int main(void)
     suite_add_tcase(suite, all);
     tcase_add_test(all, totals_hold_between_threads);
     tcase_add_test(all, scans_run_beside_writes);
+    tcase_add_test(all, a_busy_store_is_closed);
     tcase_add_test(all, no_snapshot_stays_behind);
     tcase_add_test(all, a_failed_scan_has_no_end);
     tcase_add_test(all, a_directory_is_opened_once);
