@@ -397,18 +397,19 @@ Status counters_apply(StoreCounters *counters, const VersionEdit *edit, uint64_t
     }
     prune_starts(counters);
     if (edit->new_start) {
-        if (counters->start_count == WAL_STARTS_MAX)
+        const WalStart *last =
+            counters->start_count > 0 ? &counters->starts[counters->start_count - 1] : NULL;
+        bool replaces = last != NULL && wal_start_replaces(&edit->start, last);
+        if (counters->start_count == WAL_STARTS_MAX && !replaces)
             return status_set(AIDB_LIMIT,
                               "the log of %u starts would be needed: nothing was flushed since",
                               WAL_STARTS_MAX);
-        if (counters->start_count > 0) {
-            const WalStart *last = &counters->starts[counters->start_count - 1];
-            if (edit->start.first_lsn <= last->first_lsn ||
-                edit->start.previous_end < last->first_lsn)
-                return goes_back("start of the log", last->first_lsn, edit->start.first_lsn);
-        }
+        if (last != NULL && (edit->start.first_lsn <= last->first_lsn ||
+                             (edit->start.previous_end < last->first_lsn && !replaces)))
+            return goes_back("start of the log", last->first_lsn, edit->start.first_lsn);
         if (edit->start.previous_end > edit->start.first_lsn)
             return goes_back("end of the log", edit->start.previous_end, edit->start.first_lsn);
+        counters->start_count -= replaces;
         counters->starts[counters->start_count++] = edit->start;
         prune_starts(counters);
     }

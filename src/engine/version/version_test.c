@@ -594,6 +594,17 @@ START_TEST(test_counters)
     }
     ck_assert_int_eq(status, AIDB_LIMIT);
     ck_assert_uint_eq(starts, WAL_STARTS_MAX);
+    /* A start whose log held nothing is replaced, and needs no room. */
+    WalStart empty = store.set->starts[WAL_STARTS_MAX - 1];
+    VersionEdit follower = {.new_start = true,
+                            .start = {.incarnation = 500,
+                                      .first_lsn = 300 * 500,
+                                      .previous_end = empty.previous_end + 1}};
+    ck_assert_int_eq(apply(&store, &follower, 0), AIDB_LIMIT);
+    follower.start.previous_end = empty.previous_end;
+    ck_assert_int_eq(apply(&store, &follower, 0), AIDB_OK);
+    ck_assert_uint_eq(store.set->start_count, WAL_STARTS_MAX);
+    ck_assert_uint_eq(store.set->starts[WAL_STARTS_MAX - 1].incarnation, 500);
     before = describe(&store);
     ck_assert_int_eq(store_reopen(&store), AIDB_OK);
     check_same(&store, before);

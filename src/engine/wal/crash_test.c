@@ -293,7 +293,7 @@ START_TEST(test_killed_before_manifest)
                 test_store_stop(store);
             else
                 test_store_crash(store);
-            store->manifest->count--; /* forgotten */
+            test_store_forget_start(store);
         }
         check_recovers(&template, end);
     }
@@ -304,7 +304,7 @@ START_TEST(test_killed_before_manifest)
     ck_ok(wal_sync(store->wal, store->slot, wal_copied(store->wal)));
     test_append_many(store, 100);
     test_store_stop(store);
-    store->manifest->count--;
+    test_store_forget_start(store);
     ck_fails(AIDB_CORRUPTION, test_store_open(store));
     store->manifest->incarnation = template.manifest.incarnation - 1;
     ck_fails(AIDB_CORRUPTION, test_store_open(store));
@@ -367,7 +367,7 @@ START_TEST(test_power_loss)
                     int wait_ms;
                     (void)!wal_writer_step(store.wal, store.slot, &wait_ms);
                     fault_set(FAULT_NONE, 0);
-                    store.manifest->count--;
+                    test_store_forget_start(&store);
                     test_store_crash(&store);
                     power_cut(&seed);
                     cuts++;

@@ -467,9 +467,9 @@ static Status begin_log(Wal *wal, const LogEnd *log, WalRecovery *recovery)
     return segment_create(&wal->options, &(SegmentHeader){
                                              .incarnation = recovery->incarnation,
                                              .first_lsn = recovery->next.first_lsn,
-                                             .durable = recovery->end,
+                                             .durable = recovery->next.previous_end,
                                              .log_first = recovery->next.first_lsn,
-                                             .previous_end = recovery->end,
+                                             .previous_end = recovery->next.previous_end,
                                              .kind = SEGMENT_WRITTEN,
                                          });
 }
@@ -481,7 +481,7 @@ static void set_state(Wal *wal, const LogEnd *log, const WalRecovery *recovery, 
     shared->incarnation = recovery->incarnation;
     shared->seed = record_seed(wal->options.system_id, recovery->incarnation, recovery->nonce);
     shared->first_lsn = first;
-    shared->previous_end = recovery->end;
+    shared->previous_end = recovery->next.previous_end;
     shared->last_time_us = log->time_us;
     atomic_store(&shared->copied, first);
     atomic_store(&shared->durable, first);
@@ -504,6 +504,8 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
     LogEnd log = {.stop = LSN_MAX};
     bool older_files;
     uint64_t horizon = max_lsn(recovery->horizon, recovery->from);
+    const WalStart *last =
+        recovery->start_count > 0 ? &recovery->starts[recovery->start_count - 1] : NULL;
     Status status = scan_init(&scan, &wal->options);
     if (status != AIDB_OK)
         goto out;
@@ -513,18 +515,15 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
                                recovery->from));
     FAILPOINT("recover.end_found");
     slot_enter(slot, SECTION_FLUSH);
-    if (recovery->start_count > 0)
-        OUT_IF_FAILED(copy_end(wal, &log, &scan, &recovery->starts[recovery->start_count - 1],
-                               recovery->incarnation));
+    if (last != NULL)
+        OUT_IF_FAILED(copy_end(wal, &log, &scan, last, recovery->incarnation));
     recovery->end = log.end;
     recovery->clean = log.clean;
     recovery->next = (WalStart){
         .incarnation = recovery->incarnation,
         .nonce = recovery->nonce,
-        .first_lsn = choose_first(
-            &log, &wal->options,
-            recovery->start_count > 0 ? &recovery->starts[recovery->start_count - 1] : NULL),
-        .previous_end = log.end,
+        .first_lsn = choose_first(&log, &wal->options, last),
+        .previous_end = last != NULL && log.end == last->first_lsn ? last->previous_end : log.end,
     };
     OUT_IF_FAILED(begin_log(wal, &log, recovery));
     FAILPOINT("recover.log_begun");

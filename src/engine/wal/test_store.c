@@ -82,6 +82,10 @@ Status test_store_open(TestStore *store)
         store->wal = NULL;
         return status;
     }
+    manifest->replaced = (WalStart){0};
+    if (manifest->count > 0 &&
+        wal_start_replaces(&recovery->next, &manifest->starts[manifest->count - 1]))
+        manifest->replaced = manifest->starts[--manifest->count];
     if (manifest->count == sizeof manifest->starts / sizeof manifest->starts[0]) {
         /* Keeps the newest logs: what the older ones hold is in tables. */
         manifest->count--;
@@ -91,6 +95,15 @@ Status test_store_open(TestStore *store)
     }
     manifest->starts[manifest->count++] = recovery->next;
     return AIDB_OK;
+}
+
+void test_store_forget_start(TestStore *store)
+{
+    TestManifest *manifest = store->manifest;
+    manifest->count--;
+    if (manifest->replaced.incarnation != 0)
+        manifest->starts[manifest->count++] = manifest->replaced;
+    manifest->replaced = (WalStart){0};
 }
 
 void test_store_crash(TestStore *store)

@@ -17,6 +17,7 @@ typedef struct TestManifest {
     uint64_t horizon;
     size_t count;
     WalStart starts[64];
+    WalStart replaced; /* by the last one; incarnation 0: none */
 } TestManifest;
 
 typedef struct TestStore {
@@ -48,6 +49,8 @@ typedef struct TestStore {
 void test_store_make(TestStore *store, uint64_t segment_size, uint64_t ring_size);
 /* Opens and recovers; the new start goes into the manifest when that succeeds. */
 Status test_store_open(TestStore *store);
+/* Takes the last start out of the manifest, as if it had never come to be durable. */
+void test_store_forget_start(TestStore *store);
 /* Forgets everything in memory, as a crash of all processes does. */
 void test_store_crash(TestStore *store);
 void test_store_stop(TestStore *store); /* cleanly */

@@ -38,6 +38,13 @@ typedef struct WalStart {
     uint64_t previous_end;
 } WalStart;
 
+/* Whether a new start takes the place of the last one, whose log holds nothing: then it follows the log
+ * before that. So recoveries that are killed again and again leave one start. */
+static inline bool wal_start_replaces(const WalStart *next, const WalStart *last)
+{
+    return next->previous_end == last->previous_end && next->previous_end < last->first_lsn;
+}
+
 typedef struct WalOptions {
     const char *directory; /* data/wal, borrowed for the handle's life */
     uint8_t system_id[16];
@@ -75,8 +82,8 @@ typedef struct WalRecovery {
     uint64_t nonce;
     /* out */
     uint64_t end;  /* where the log found ends */
-    WalStart next; /* the new log: becomes the last of the starts, to be made durable in the
-                             * manifest before the first append; a durable LSN of the new log may be
+    WalStart next; /* the new log: becomes the last of the starts, or replaces it
+                             * (wal_start_replaces), to be made durable in the manifest before the first append; a durable LSN of the new log may be
                              * recorded as horizon only together with it or later */
     bool clean;    /* the log had been closed */
 } WalRecovery;

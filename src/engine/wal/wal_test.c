@@ -269,6 +269,35 @@ START_TEST(test_large_records)
 }
 END_TEST
 
+/* Starts whose log holds nothing do not pile up, however the store is left, and what was written before
+ * them stays. */
+START_TEST(test_empty_logs)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    for (int round = 0; round < 3; round++) {
+        ck_ok(test_store_open(&store));
+        test_append_many(&store, 20);
+        uint64_t expected = store.next;
+        test_store_crash(&store);
+        for (int i = 0; i < 30; i++) {
+            uint64_t seen = store.last.next.first_lsn;
+            ck_ok(test_store_open(&store));
+            ck_assert_uint_gt(store.last.next.first_lsn, seen);
+            if (i % 3 == 1)
+                test_store_stop(&store);
+            else
+                test_store_crash(&store);
+        }
+        ck_ok(test_store_open(&store));
+        ck_assert_uint_eq(test_read_all(&store), expected);
+        ck_assert_uint_le(store.manifest->count, 2 * (size_t)(round + 1));
+        test_store_crash(&store);
+    }
+    test_store_remove(&store);
+}
+END_TEST
+
 /* Segments that tables have overtaken are reused, and their old bytes never believed. */
 START_TEST(test_recycling)
 {
@@ -431,6 +460,7 @@ static TCase *basic_cases(void)
     tcase_add_test(tests, test_stop_gives_room_back);
     tcase_add_test(tests, test_room);
     tcase_add_test(tests, test_large_records);
+    tcase_add_test(tests, test_empty_logs);
     tcase_add_test(tests, test_recycling);
     tcase_add_test(tests, test_writer_step);
     tcase_add_test(tests, test_threads);
