@@ -279,8 +279,7 @@ Status manifest_set_current(const char *directory, uint64_t number)
     return status;
 }
 
-/* AIDB_NO_DATABASE when there is none. */
-static Status read_current(const char *directory, uint64_t *number)
+Status manifest_current(const char *directory, uint64_t *number)
 {
     char *path;
     Buffer bytes = {0};
@@ -498,7 +497,7 @@ static Status scan_manifest(Scan *scan, const File *file, const uint8_t *system_
 static Status open_current(const char *directory, uint64_t *number, File *file)
 {
     *file = (File)FILE_CLOSED;
-    RETURN_IF_FAILED(read_current(directory, number));
+    RETURN_IF_FAILED(manifest_current(directory, number));
     char name[MANIFEST_NAME_SIZE];
     char *path;
     manifest_name(*number, name);

@@ -22,6 +22,7 @@
 #include "common/failpoint.h"
 #include "common/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define ROTATE_MIN (1u << 20)
@@ -452,9 +453,18 @@ static Status rotate(Versions *versions, uint64_t number, const Version *version
     }
     status = manifest_set_current(versions->directory, number);
     if (status != AIDB_OK) {
-        /* CURRENT may name either now. */
         file_close(&file);
-        return fail_for_good(set, status);
+        char message[512];
+        snprintf(message, sizeof message, "%s", status_message());
+        uint64_t named;
+        if (manifest_current(versions->directory, &named) != AIDB_OK || named == number) {
+            /* It was renamed, and the name may last or not. */
+            return fail_for_good(set, status_set(status, "%s", message));
+        }
+        server_log(LOG_LEVEL_WARNING, "could not begin a new manifest, going on with the old: %s",
+                   message);
+        remove_manifest(versions, number);
+        return AIDB_OK;
     }
     FAILPOINT("manifest.current_set");
     remove_manifest(versions, set->manifest_number);

@@ -66,6 +66,8 @@ Status manifest_write_new(const char *directory, const StoreIdentity *identity, 
                           ManifestPlace *place) MUST_CHECK;
 /* Makes CURRENT name it, durably. */
 Status manifest_set_current(const char *directory, uint64_t number) MUST_CHECK;
+/* The number of the manifest that CURRENT names. AIDB_NO_DATABASE when there is none. */
+Status manifest_current(const char *directory, uint64_t *number) MUST_CHECK;
 /* The path of a live table, on the heap. */
 char *manifest_table_path(const char *directory, uint64_t number);
 /* Whether a live table exists with its size: AIDB_CORRUPTION names the file. */

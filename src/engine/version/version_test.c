@@ -1178,6 +1178,8 @@ static void grow_manifest(Store *store)
     }
 }
 
+static int failed_for_good;
+
 /* One edit with call `n` failing; false when it made fewer calls. Afterwards the store starts again with
  * the state before or after the edit, after it when it was said to be done. */
 static bool try_fault(bool grown, long n, bool for_good, int error, bool power)
@@ -1206,6 +1208,7 @@ static bool try_fault(bool grown, long n, bool for_good, int error, bool power)
     bool reached = faults.calls >= n;
     faults.armed = false;
     bool failed = store.set->failed != 0;
+    failed_for_good += failed;
     if (status != AIDB_OK && !failed) {
         /* Nothing happened: the state is as before, and the same edit goes through now. */
         ck_assert_int_eq(error, ENOSPC);
@@ -1256,8 +1259,13 @@ START_TEST(test_faults)
     int error = (_i & 4) != 0 ? ENOSPC : EIO;
     bool power = (_i & 8) != 0;
     long n = 1;
+    failed_for_good = 0;
     while (try_fault(grown, n, for_good, error, power))
         n++;
+    /* A new manifest that could not be made, or named, is done without: only the last step of naming it, the
+     * directory's sync, cannot be taken back. */
+    if (grown && !for_good)
+        ck_assert_int_eq(failed_for_good, 1);
     /* append: write, sync, seal, sync; a new manifest: far more */
     ck_assert_int_ge(n, grown ? 9 : 5);
 }
