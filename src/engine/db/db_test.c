@@ -822,6 +822,54 @@ START_TEST(many_starts_in_a_row)
 }
 END_TEST
 
+/* A batch in the log that memory, lowered since, cannot hold as one: recovered all the same, also when a
+ * first attempt got half-way. */
+START_TEST(batch_larger_than_memory)
+{
+    World world;
+    memset(&world, 0, sizeof world);
+    world.random = 9;
+    world.options = small_options();
+    world.options.memory = 64u << 20;
+    world.options.batch_max = 16u << 20;
+    world.directory = test_directory_create();
+    ok(db_create(world.directory, &world.options));
+    world_open(&world);
+    static uint8_t value[10000];
+    Batch batch = {0};
+    for (uint32_t i = 0; i < 1200; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "big%05u", (i * 7919) % 1200);
+        memset(value, (int)i, sizeof value);
+        ok(batch_put(&batch, slice_from_string(key), slice_make(value, sizeof value)));
+    }
+    DbCommit commit;
+    ok(write_batch(&world, &batch, &commit));
+    batch_deinit(&batch);
+    world_close(&world, false);
+    world.options = small_options();
+    world.options.memory = 8u << 20;
+    world.options.cache_size = 1u << 20;
+    world.options.batch_max = 1u << 20;
+    for (int round = 0; round < 2; round++) {
+        world_open(&world);
+        for (uint32_t i = 0; i < 1200; i++) {
+            char key[16];
+            Entry entry;
+            uint64_t at;
+            snprintf(key, sizeof key, "big%05u", (i * 7919) % 1200);
+            ok(db_read_begin(world.client, DB_NOW, &at));
+            ok(db_read_get(world.client, slice_from_string(key), &entry));
+            ck_assert_uint_eq(entry.value.size, sizeof value);
+            ck_assert_uint_eq(entry.value.data[i % sizeof value], i & 0xff);
+            db_read_end(world.client);
+        }
+        world_close(&world, round == 1);
+    }
+    test_directory_destroy(world.directory);
+}
+END_TEST
+
 static void count_damage(void *arg, const char *path, uint64_t offset, const char *what)
 {
     (void)offset;
@@ -929,6 +977,7 @@ int main(void)
     tcase_add_test(promises, a_missing_table_is_corruption);
     tcase_add_test(promises, verify_finds_nothing_in_a_sound_store);
     tcase_add_test(promises, many_starts_in_a_row);
+    tcase_add_test(promises, batch_larger_than_memory);
     tcase_add_test(promises, tables_grow_with_the_data);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);

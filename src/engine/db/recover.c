@@ -53,6 +53,63 @@ static Status first_view(Session *session, Version *version)
     return AIDB_OK;
 }
 
+static void replay_op(Memtable *active, const BatchOp *op, uint64_t lsn)
+{
+    if (op->type == OP_DELETE_RANGE)
+        memtable_add_range(active, op->key, op->value, lsn);
+    else
+        memtable_add(active, (OpType)op->type, op->key, op->value, lsn);
+}
+
+/* Makes room for so many operations, flushing what is in the active memtable when they do not fit beside
+ * it. */
+static Status secure_replay(Session *session, uint32_t op_count, uint32_t range_count,
+                            uint64_t payload_size)
+{
+    DbShared *shared = session->shared;
+    uint64_t need = memtable_need(shared->active, op_count, range_count, payload_size);
+    Status status = AIDB_BUSY;
+    if (memtable_entries(shared->active) == 0 ||
+        memtable_bytes(shared->active) + need <= shared->memtable_size)
+        status =
+            memtable_secure(shared->active, session->slot, op_count, range_count, payload_size);
+    if (status != AIDB_BUSY || memtable_entries(shared->active) == 0)
+        return status;
+    bool did;
+    RETURN_IF_FAILED(view_switch_memtable(session));
+    RETURN_IF_FAILED(flush_immutables(session, &did));
+    FAILPOINT("recover.flushed");
+    return memtable_secure(shared->active, session->slot, op_count, range_count, payload_size);
+}
+
+/* A batch that was written when memory was larger than now: its operations one by one, over as many
+ * memtables as it takes. `visible` stays where the record begins, and with it what the flushes in between
+ * say of the log, so a recovery that is killed here does all of it again. */
+static Status replay_pieces(Session *session, const WalRecord *record)
+{
+    uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
+    size_t cursor = 0;
+    BatchOp op;
+    bool damaged = false;
+    while (batch_next(record->payload, &cursor, &op, &damaged)) {
+        Status status = secure_replay(session, 1, op.type == OP_DELETE_RANGE,
+                                      (uint64_t)op.key.size + op.value.size);
+        if (status == AIDB_BUSY || status == AIDB_LIMIT) {
+            (void)status_set(AIDB_LIMIT,
+                             "an operation of %zu bytes in the log, at LSN %llu, does not fit into "
+                             "memory",
+                             op.key.size + op.value.size,
+                             (unsigned long long)(payload_lsn + op.offset));
+            status_hint("Raise memory to what it was, or batch_max to %llu.",
+                        (unsigned long long)record->payload.size);
+            return AIDB_LIMIT;
+        }
+        RETURN_IF_FAILED(status);
+        replay_op(session->shared->active, &op, payload_lsn + op.offset);
+    }
+    return AIDB_OK;
+}
+
 /* Puts one record's operations into the active memtable, flushing when it is full. */
 static Status replay_record(Session *session, const WalRecord *record)
 {
@@ -62,26 +119,17 @@ static Status replay_record(Session *session, const WalRecord *record)
     if (status != AIDB_OK)
         return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch",
                           (unsigned long long)record->lsn);
-    uint64_t need = memtable_need(shared->active, op_count, range_count, record->payload.size);
-    if (memtable_entries(shared->active) > 0 &&
-        memtable_bytes(shared->active) + need > shared->memtable_size) {
-        bool did;
-        RETURN_IF_FAILED(view_switch_memtable(session));
-        RETURN_IF_FAILED(flush_immutables(session, &did));
-        FAILPOINT("recover.flushed");
-    }
-    RETURN_IF_FAILED(memtable_secure(shared->active, session->slot, op_count, range_count,
-                                     record->payload.size));
-    uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
-    size_t cursor = 0;
-    BatchOp op;
-    bool damaged = false;
-    while (batch_next(record->payload, &cursor, &op, &damaged)) {
-        if (op.type == OP_DELETE_RANGE)
-            memtable_add_range(shared->active, op.key, op.value, payload_lsn + op.offset);
-        else
-            memtable_add(shared->active, (OpType)op.type, op.key, op.value,
-                         payload_lsn + op.offset);
+    status = secure_replay(session, op_count, range_count, record->payload.size);
+    if (status == AIDB_BUSY || status == AIDB_LIMIT) {
+        RETURN_IF_FAILED(replay_pieces(session, record));
+    } else {
+        RETURN_IF_FAILED(status);
+        uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
+        size_t cursor = 0;
+        BatchOp op;
+        bool damaged = false;
+        while (batch_next(record->payload, &cursor, &op, &damaged))
+            replay_op(shared->active, &op, payload_lsn + op.offset);
     }
     atomic_store(&shared->visible, record->end);
     FAILPOINT("recover.record_replayed");
