@@ -162,6 +162,47 @@ static Status recover(const WalOptions *options, WalStart *starts, size_t count,
     return status;
 }
 
+typedef struct Salvaged {
+    uint64_t at;
+    uint32_t losses;
+} Salvaged;
+
+static Status visit_salvaged(void *arg, const WalRecord *record)
+{
+    Salvaged *salvaged = arg;
+    fuzz_require(record->lsn >= salvaged->at && record->end > record->lsn);
+    fuzz_require(record->payload.size <= record->end - record->lsn);
+    salvaged->at = record->end;
+    return AIDB_OK;
+}
+
+static void count_loss(void *arg, const WalLoss *loss)
+{
+    Salvaged *salvaged = arg;
+    fuzz_require(loss->what[0] != '\0' && loss->path[0] != '\0');
+    fuzz_require(loss->to == 0 || loss->to > loss->from);
+    salvaged->losses++;
+}
+
+/* Reads what repair would; `complete`: as the manifest tells, else from headers alone. The end is given
+ * when nothing was lost. */
+static uint64_t salvage(const WalOptions *options, bool complete, uint64_t from, uint64_t horizon)
+{
+    Salvaged salvaged = {0};
+    WalSalvage in = {.options = options,
+                     .starts = &start,
+                     .start_count = complete ? 1 : 0,
+                     .complete = complete,
+                     .from = complete ? from : 0,
+                     .horizon = complete ? horizon : 0,
+                     .visit = visit_salvaged,
+                     .report = count_loss,
+                     .arg = &salvaged};
+    fuzz_require(wal_salvage(&in) == AIDB_OK);
+    fuzz_require(in.end >= salvaged.at);
+    return salvaged.losses == 0 ? in.log_end : 0;
+}
+
 void fuzz_log(const uint8_t *data, size_t size)
 {
     char directory[300];
@@ -196,7 +237,10 @@ void fuzz_log(const uint8_t *data, size_t size)
     (void)!wal_verify(&options, starts, 1, from, horizon, true, count_damage, &damage);
     (void)!wal_verify(&options, starts, 1, from, horizon, false, count_damage, &damage);
     (void)!read_all(&options, starts, 1, from, SEGMENT + bytes);
+    (void)salvage(&options, false, from, horizon);
+    uint64_t end = salvage(&options, true, from, horizon);
     Status status = recover(&options, starts, 1, from, horizon, &recovery);
+    fuzz_require(status != AIDB_OK || end == 0 || end == recovery.end);
     fuzz_require(status == AIDB_OK || status_message()[0] != '\0');
     if (status != AIDB_OK)
         return;

@@ -139,4 +139,11 @@ void fuzz_manifest(const uint8_t *data, size_t size)
     Status read = manifest_read(path, identity.system_id, count_edit, &edits, &found);
     fuzz_require(status != AIDB_OK || read == AIDB_OK);
     (void)!manifest_verify(fuzz_directory(), report, NULL);
+    ManifestRemains remains;
+    fuzz_require(manifest_salvage(fuzz_directory(), identity.system_id, &remains) == AIDB_OK);
+    for (size_t i = 0; i < remains.file_count; i++)
+        fuzz_require(remains.files[i].level < LEVELS && remains.files[i].info.number > 0);
+    for (size_t i = 1; i < remains.start_count; i++)
+        fuzz_require(remains.starts[i - 1].first_lsn < remains.starts[i].first_lsn);
+    manifest_remains_deinit(&remains);
 }

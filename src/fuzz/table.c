@@ -162,6 +162,50 @@ static void report(void *arg, const char *path, uint64_t offset, const char *wha
     ++*(uint32_t *)arg;
 }
 
+static void count_loss(void *arg, const TableLoss *loss)
+{
+    fuzz_require(loss->what[0] != '\0');
+    touch(loss->from);
+    touch(loss->to);
+    ++*(uint32_t *)arg;
+}
+
+static Status touch_range(void *arg, const RangeTombstone *tombstone)
+{
+    (void)arg;
+    touch(tombstone->from);
+    touch(tombstone->to);
+    return AIDB_OK;
+}
+
+/* Reads what repair would: in order, and of a sound table everything. */
+static void salvage_table(const char *path, const TableInfo *expected, bool sound)
+{
+    TableSalvage *salvage;
+    const Entry *entry;
+    Buffer last = {0};
+    uint64_t last_lsn = 0;
+    uint32_t losses = 0, steps = 0;
+    if (table_salvage_open(path, NULL, expected, count_loss, &losses, &salvage) != AIDB_OK) {
+        fuzz_require(!sound);
+        return;
+    }
+    (void)!table_salvage_ranges(salvage, touch_range, NULL);
+    Status status = table_salvage_first(salvage, &entry);
+    for (; status == AIDB_OK && entry != NULL; status = table_salvage_next(salvage, &entry)) {
+        fuzz_require(++steps < STEPS_MAX);
+        touch(entry->value);
+        fuzz_require(steps == 1 ||
+                     entry_compare(buffer_slice(&last), last_lsn, entry->key, entry->lsn) < 0);
+        buffer_clear(&last);
+        fuzz_require(buffer_append(&last, entry->key.data, entry->key.size) == AIDB_OK);
+        last_lsn = entry->lsn;
+    }
+    fuzz_require(!sound || (losses == 0 && steps == expected->entries));
+    table_salvage_close(salvage);
+    buffer_deinit(&last);
+}
+
 void fuzz_table(const uint8_t *data, size_t size)
 {
     static uint8_t bytes[TABLE_BYTES_MAX];
@@ -193,5 +237,8 @@ void fuzz_table(const uint8_t *data, size_t size)
         table_reader_deinit(&reader);
         file_cache_destroy(reader.files);
     }
+    salvage_table(path, NULL, false);
+    if (status == AIDB_OK)
+        salvage_table(path, &info, damage == 0);
     fuzz_require(unlink(path) == 0);
 }

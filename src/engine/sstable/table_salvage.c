@@ -722,31 +722,25 @@ Status table_salvage_first(TableSalvage *s, const Entry **entry)
 Status table_salvage_next(TableSalvage *s, const Entry **entry)
 {
     *entry = NULL;
-    while (s->in_block) {
-        RETURN_IF_FAILED(replace_bytes(&s->last_key, s->cursor.entry.key));
-        s->last_lsn = s->cursor.entry.lsn;
-        s->have_last = true;
-        bool sound = block_cursor_next(&s->cursor);
-        if (s->cursor.no_memory)
-            return no_memory();
-        if (!sound)
-            RETURN_IF_FAILED(pass_over(s, s->next_piece - 1, "a data block makes no sense"));
-        if (!sound || !s->cursor.valid)
-            RETURN_IF_FAILED(enter_block(s));
-        if (!s->in_block)
-            return AIDB_OK;
-        if (entry_compare(buffer_slice(&s->last_key), s->last_lsn, s->cursor.entry.key,
-                          s->cursor.entry.lsn) < 0) {
-            *entry = &s->cursor.entry;
-            return AIDB_OK;
-        }
-        /* Out of order: no table is written so. What is left of the block is not believed. */
+    if (!s->in_block)
+        return AIDB_OK;
+    RETURN_IF_FAILED(replace_bytes(&s->last_key, s->cursor.entry.key));
+    s->last_lsn = s->cursor.entry.lsn;
+    s->have_last = true;
+    bool sound = block_cursor_next(&s->cursor);
+    if (s->cursor.no_memory)
+        return no_memory();
+    if (!sound)
+        RETURN_IF_FAILED(pass_over(s, s->next_piece - 1, "a data block makes no sense"));
+    if (!sound || !s->cursor.valid)
+        RETURN_IF_FAILED(enter_block(s));
+    /* No table is written out of order: what is left of such a block is not believed. */
+    while (s->in_block && entry_compare(buffer_slice(&s->last_key), s->last_lsn,
+                                        s->cursor.entry.key, s->cursor.entry.lsn) >= 0) {
         RETURN_IF_FAILED(pass_over(s, s->next_piece - 1, "entries are out of order"));
         RETURN_IF_FAILED(enter_block(s));
-        if (s->in_block) {
-            *entry = &s->cursor.entry;
-            return AIDB_OK;
-        }
     }
+    if (s->in_block)
+        *entry = &s->cursor.entry;
     return AIDB_OK;
 }
