@@ -127,7 +127,7 @@ bool oom_campaign(Torture *torture)
     }
     snprintf(torture->note, sizeof torture->note, "%u backends taken, the others needed no memory",
              taken);
-    if (ok && taken == 0 && torture->rounds > 0)
+    if (ok && taken == 0 && torture->rounds >= 10) /* a few may all have needed none */
         ok = torture_failed(torture, "no backend was taken");
     ok = server_finish(&server, ok);
     rmdir(group.path);
