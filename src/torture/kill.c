@@ -110,6 +110,23 @@ static bool kill_recovery(Server *server)
     return server_kill(server, true) && torture_wait(pid, 10000, &status);
 }
 
+/* Whether the server says that it slows writers; it answers, whoever sleeps. */
+static bool is_throttled(const Server *server)
+{
+    aidb *db;
+    char *text = NULL;
+    bool throttled = false;
+    if (aidb_open(server->uri, NULL, &db) != AIDB_OK)
+        return false;
+    if (aidb_property(db, "status", &text) == AIDB_OK) {
+        const char *line = strstr(text, "\nthrottle\t");
+        throttled = line != NULL && strncmp(line + 10, "none", 4) != 0;
+    }
+    aidb_free(text);
+    (void)aidb_close(db);
+    return throttled;
+}
+
 static bool stop_child(Server *server, Kinds *kinds)
 {
     static const char *const words[] = {"wal writer", "compactor", "flusher"};
@@ -118,9 +135,28 @@ static bool stop_child(Server *server, Kinds *kinds)
     if (!server_pick_child(server, words[torture_below(server->torture, 3)], &pid, title))
         return torture_failed(server->torture, "the server has no background processes");
     count_kind(kinds, title);
-    kill(pid, SIGSTOP);
+    /* All compactors: one alone would do the work of the others. */
+    pid_t stopped[CHILDREN_MAX];
+    size_t count = 0;
+    if (strstr(title, "compactor") != NULL) {
+        pid_t children[CHILDREN_MAX];
+        char other[80];
+        size_t all = server_children(server, children);
+        for (size_t i = 0; i < all; i++) {
+            process_title(children[i], other);
+            if (strstr(other, "compactor") != NULL)
+                stopped[count++] = children[i];
+        }
+    } else {
+        stopped[count++] = pid;
+    }
+    for (size_t i = 0; i < count; i++)
+        kill(stopped[i], SIGSTOP);
     torture_sleep_ms(1000 + (uint32_t)torture_below(server->torture, 3000));
-    kill(pid, SIGCONT);
+    if (is_throttled(server))
+        count_kind(kinds, "throttled");
+    for (size_t i = 0; i < count; i++)
+        kill(stopped[i], SIGCONT);
     torture_sleep_ms(300);
     return true;
 }
