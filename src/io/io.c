@@ -199,6 +199,19 @@ Status file_zero_fill(const File *file, uint64_t offset, uint64_t size)
     return status;
 }
 
+Status file_allocate(const File *file, uint64_t offset, uint64_t size)
+{
+    int result;
+    do {
+        result = fallocate(file->fd, 0, (off_t)offset, (off_t)size);
+    } while (result != 0 && errno == EINTR);
+    if (result == 0)
+        return AIDB_OK;
+    if (errno == EOPNOTSUPP || errno == ENOSYS)
+        return file_zero_fill(file, offset, size);
+    return status_set_errno(errno, "could not allocate blocks of file \"%s\"", file->path);
+}
+
 void file_punch(const File *file, uint64_t offset, uint64_t size)
 {
     if (size > 0)

@@ -55,6 +55,9 @@ Status file_size(const File *file, uint64_t *size) MUST_CHECK;
 Status file_truncate(const File *file, uint64_t size) MUST_CHECK;
 /* Writes `size` zero bytes from `offset` on (real blocks, not holes). */
 Status file_zero_fill(const File *file, uint64_t offset, uint64_t size) MUST_CHECK;
+/* Gives the file its blocks without writing them; they read as zeros. Zero-fills where the file system
+ * cannot. */
+Status file_allocate(const File *file, uint64_t offset, uint64_t size) MUST_CHECK;
 /* Gives the blocks in this range back to the file system, where it can: they read as zeros, and the file
  * keeps its size. Nothing is told when it cannot. */
 void file_punch(const File *file, uint64_t offset, uint64_t size);

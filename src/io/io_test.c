@@ -90,6 +90,9 @@ START_TEST(reads_and_writes_are_whole)
     ck_assert_int_eq(file_size(&file, &size), AIDB_OK);
     ck_assert_uint_eq(size, 200400);
     ck_assert(!file_is_sparse(&file));
+    ck_assert_int_eq(file_allocate(&file, 0, 200400), AIDB_OK);
+    ck_assert_int_eq(file_read_at(&file, 100, back, sizeof back), AIDB_OK);
+    ck_assert_int_eq(memcmp(bytes, back, sizeof bytes), 0);
     file_punch(&file, 8192,
                131072); /* a hint: what it does to the blocks depends on the file system */
     ck_assert_int_eq(file_size(&file, &size), AIDB_OK);

@@ -240,7 +240,8 @@ START_TEST(test_horizon_of_records)
                                           .first_lsn = killed.first + SEGMENTS * SEGMENT,
                                           .durable = killed.end + 8,
                                           .log_first = killed.first,
-                                          .kind = SEGMENT_WRITTEN}));
+                                          .kind = SEGMENT_WRITTEN},
+                         true));
     ck_fails(AIDB_CORRUPTION, test_examine(store, 0, &end));
     test_store_remove(store);
 }

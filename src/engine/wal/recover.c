@@ -464,14 +464,16 @@ static Status begin_log(Wal *wal, const LogEnd *log, WalRecovery *recovery)
     };
     RETURN_IF_FAILED(ring_write_header(&wal->ring, &wal->options, &header));
     FAILPOINT("recover.ring_begun");
-    return segment_create(&wal->options, &(SegmentHeader){
-                                             .incarnation = recovery->incarnation,
-                                             .first_lsn = recovery->next.first_lsn,
-                                             .durable = recovery->next.previous_end,
-                                             .log_first = recovery->next.first_lsn,
-                                             .previous_end = recovery->next.previous_end,
-                                             .kind = SEGMENT_WRITTEN,
-                                         });
+    return segment_create(&wal->options,
+                          &(SegmentHeader){
+                              .incarnation = recovery->incarnation,
+                              .first_lsn = recovery->next.first_lsn,
+                              .durable = recovery->next.previous_end,
+                              .log_first = recovery->next.first_lsn,
+                              .previous_end = recovery->next.previous_end,
+                              .kind = SEGMENT_WRITTEN,
+                          },
+                          true);
 }
 
 static void set_state(Wal *wal, const LogEnd *log, const WalRecovery *recovery, bool older_files)

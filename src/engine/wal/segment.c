@@ -24,6 +24,7 @@
 #include <string.h>
 
 #define SEGMENT_MAGIC  0x4745535742444941u /* "AIDBWSEG" */
+#define LARGE_FLUSH    (1u << 20)
 #define SPARE_SEGMENTS 4u /* released segments kept for reuse, beyond those that cover the ring */
 
 /* Offsets in the header. */
@@ -242,7 +243,9 @@ static void discard(const char *path)
         server_log(LOG_LEVEL_WARNING, "%s", status_message());
 }
 
-Status segment_create(const WalOptions *options, const SegmentHeader *header)
+/* Blocks that are allocated but not written cost each sync of them a journal commit; writing them ahead
+ * costs each byte of the log a second write. The first is worth it when syncs are large. */
+Status segment_create(const WalOptions *options, const SegmentHeader *header, bool zero_fill)
 {
     char *path = segment_path(options, header->first_lsn, header->incarnation);
     if (path == NULL)
@@ -252,7 +255,8 @@ Status segment_create(const WalOptions *options, const SegmentHeader *header)
     OUT_IF_FAILED(file_unlink(path)); /* left by a preparation that failed */
     OUT_IF_FAILED(file_open(path, FILE_CREATE_NEW, &file));
     FAILPOINT("segment.created");
-    OUT_IF_FAILED(file_zero_fill(&file, 0, WAL_SEGMENT_HEADER_SIZE + options->segment_size));
+    uint64_t size = WAL_SEGMENT_HEADER_SIZE + options->segment_size;
+    OUT_IF_FAILED(zero_fill ? file_zero_fill(&file, 0, size) : file_allocate(&file, 0, size));
     OUT_IF_FAILED(FAILPOINT_STATUS("segment.filled"));
     OUT_IF_FAILED(file_sync(&file));
     OUT_IF_FAILED(write_header(options, &file, header));
@@ -310,6 +314,20 @@ static bool oldest_is_released(const Wal *wal)
     return atomic_load(&shared->oldest) + wal->options.segment_size <= limit;
 }
 
+/* Whether the flushes since a segment was made were of a size at which their syncs do not count: nobody
+ * waits for each write. */
+static bool flushes_are_large(Wal *wal)
+{
+    WalShared *shared = wal->shared;
+    uint32_t flushes = atomic_load(&shared->flushes);
+    uint64_t durable = atomic_load(&shared->durable);
+    uint64_t count = flushes - shared->flushes_before;
+    uint64_t bytes = durable - shared->durable_before;
+    shared->flushes_before = flushes;
+    shared->durable_before = durable;
+    return count > 0 && bytes / count >= LARGE_FLUSH;
+}
+
 static Status prepare_one(Wal *wal)
 {
     WalShared *shared = wal->shared;
@@ -332,7 +350,7 @@ static Status prepare_one(Wal *wal)
         if (status == AIDB_OK)
             atomic_fetch_add(&shared->recycled, 1);
     } else {
-        status = segment_create(&wal->options, &header);
+        status = segment_create(&wal->options, &header, !flushes_are_large(wal));
         if (status == AIDB_OK)
             atomic_fetch_add(&shared->created, 1);
     }

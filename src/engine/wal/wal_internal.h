@@ -117,7 +117,8 @@ const SegmentFile *catalog_find(const Catalog *catalog, uint64_t first_lsn,
 
 /* Makes a file of zeros with real blocks, header last, everything synced. Removes what it made when
  * it fails. */
-Status segment_create(const WalOptions *options, const SegmentHeader *header) MUST_CHECK;
+Status segment_create(const WalOptions *options, const SegmentHeader *header,
+                      bool zero_fill) MUST_CHECK;
 
 /* Prepares segments until `end` is covered. */
 Status segments_prepare(Wal *wal, Slot *slot, uint64_t end) MUST_CHECK;
@@ -295,6 +296,8 @@ struct WalShared {
     _Atomic uint32_t prepare_failed; /* the last preparation failed: logged once */
     _Atomic uint64_t created;
     _Atomic uint64_t recycled;
+    uint32_t flushes_before; /* when the last segment was made; guard: segments lock */
+    uint64_t durable_before;
 
     /* Guarded by the caller's write lock for writing. Release store after the bytes are in the ring;
      * pairs with the acquire load of who writes them to segments. */
