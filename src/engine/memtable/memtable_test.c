@@ -310,7 +310,7 @@ START_TEST(entries_random)
             if (found)
                 check_entry(&entry, expected);
         }
-        for (int round = 0; round < 30; round++) {
+        for (int many = 0; many < 30; many++) {
             uint8_t key_bytes[MEMTABLE_GETS_MAX][24];
             Slice keys[MEMTABLE_GETS_MAX];
             Entry entries[MEMTABLE_GETS_MAX], *places[MEMTABLE_GETS_MAX];
