@@ -465,10 +465,22 @@ static void wait_for_events(Host *host)
         rest(host);
 }
 
+/* Clients that wait to be sent to wait as long as the new settings say: no event may ever come for them. */
+static void take_config(Host *host)
+{
+    uint32_t version = host->process.config_version;
+    process_take_config(&host->process);
+    if (version == host->process.config_version)
+        return;
+    for (Client *client = host->clients; client != NULL; client = client->next)
+        if (client->want == WANT_OUTPUT && client->helper == NULL)
+            set_wake(host, client, session_wake_ns(&client->backend, WANT_OUTPUT));
+}
+
 static void serve(Host *host)
 {
     while (host->exit_code == CHILD_EXIT_OK) {
-        process_take_config(&host->process);
+        take_config(host);
         wait_for_events(host);
         take_turns(host);
         if (backend_told_to_end() && host->clients == NULL) {

@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -683,6 +684,43 @@ START_TEST(a_request_and_goodbye)
 }
 END_TEST
 
+/* statement_timeout holds for a client that has long stopped taking replies when it is set. */
+START_TEST(a_new_limit_for_who_does_not_read)
+{
+    enum { VALUE = 1 << 20, GETS = 40 };
+    Client *client = connect_to(unix_uri);
+    char *value = calloc(1, VALUE);
+    Message reply;
+    send_put(client, "big", slice_make(value, VALUE));
+    ck_assert_int_eq(client_receive(client, &reply), AIDB_OK);
+    free(value);
+    client_close(client);
+    Buffer bytes = {0};
+    const Message hello = {.type = MESSAGE_HELLO,
+                           .id = 1,
+                           .version = 1,
+                           .version_max = 1,
+                           .name = slice_from_string("x")};
+    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
+    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    for (uint64_t id = 2; id < 2 + GETS; id++) {
+        Message get = {.type = MESSAGE_GET, .id = id, .key = slice_from_string("big")};
+        ck_assert_int_eq(message_encode(&bytes, &get), AIDB_OK);
+    }
+    int fd = connect_raw();
+    send_all(fd, bytes.data, bytes.size);
+    buffer_deinit(&bytes);
+    usleep(300000); /* it stands still by now; if not, the test proves less */
+    config.server.statement_timeout = 500;
+    write_config();
+    kill(server, SIGHUP);
+    struct pollfd gone = {.fd = fd, .events = POLLRDHUP};
+    ck_assert_int_eq(poll(&gone, 1, WAIT_MS), 1);
+    close(fd);
+    assert_untouched();
+}
+END_TEST
+
 START_TEST(mutated_conversations)
 {
     uint64_t state = test_seed("server_test") | 1;
@@ -1212,6 +1250,7 @@ static void add_tests(TCase *tests)
     tcase_add_test(tests, an_iterator_walks_many_chunks);
     tcase_add_test(tests, a_conversation_cut_at_every_byte);
     tcase_add_test(tests, a_request_and_goodbye);
+    tcase_add_test(tests, a_new_limit_for_who_does_not_read);
     tcase_add_test(tests, mutated_conversations);
     tcase_add_loop_test(tests, garbage_is_refused, 0, sizeof GARBAGE / sizeof GARBAGE[0]);
     tcase_add_test(tests, connections_are_limited_and_some_reserved);
