@@ -1031,8 +1031,12 @@ bool hostile_campaign(Torture *torture)
     hostile.shared = mmap(NULL, sizeof *hostile.shared, PROT_READ | PROT_WRITE,
                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     /* The server needs two descriptors for each, and some. */
-    hostile.connections =
-        hostile.hosted && release ? may_open(2 * MANY + 4000) / 2 - 2000 : MAX_CONNECTIONS;
+    hostile.connections = MAX_CONNECTIONS;
+    struct rlimit limit;
+    if (hostile.hosted && release && getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_max > 4000)
+        hostile.connections =
+            limit.rlim_max < 2 * MANY + 2000 ? (uint32_t)(limit.rlim_max - 2000) / 2 : MANY;
+    (void)may_open(hostile.connections);
     if (hostile.shared == MAP_FAILED)
         return torture_failed(torture, "could not map memory");
     torture->oracle->clients = torture->oracle->clients < 4 ? torture->oracle->clients : 4;
