@@ -132,8 +132,9 @@ static Status read_file(const WalOptions *options, SegmentFile *entry)
         goto out;
     uint8_t block[WAL_SEGMENT_HEADER_SIZE];
     size_t got;
-    OUT_IF_FAILED(file_size(&file, &entry->size));
+    /* In this order: a running database writes the header last, so whoever has a header has its size. */
     OUT_IF_FAILED(file_read_some(&file, 0, block, sizeof block, &got));
+    OUT_IF_FAILED(file_size(&file, &entry->size));
     entry->state = got < sizeof block ? HEADER_UNFINISHED
                                       : segment_header_decode(block, options, entry->first_lsn,
                                                               entry->incarnation, &entry->header);
