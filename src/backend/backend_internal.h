@@ -53,6 +53,7 @@ typedef struct OpenScan {
     uint32_t rows;
     size_t bytes;
     uint64_t credits;
+    uint64_t walked; /* bytes of the chunks sent */
     Buffer from;
     Buffer to;
 } OpenScan;

@@ -468,6 +468,7 @@ typedef struct ChunkRequest {
     Slice to;
     uint32_t rows;
     size_t bytes;
+    uint64_t walked;  /* bytes of the chunks before */
     bool last;        /* no further chunk follows, ended or not */
     Buffer *last_key; /* gets the key of the last row when the range has not ended */
 } ChunkRequest;
@@ -495,6 +496,7 @@ static Status append_chunk(Backend *backend, const ChunkRequest *request, bool *
         .to = request->to,
         .reverse = (request->flags & SCAN_REVERSE) != 0,
         .keys_only = (request->flags & SCAN_KEYS_ONLY) != 0,
+        .walked = request->walked,
     };
     uint64_t at = 0;
     if (status == AIDB_OK)
@@ -633,9 +635,11 @@ bool request_scan_step(Backend *backend)
         .to = buffer_slice(&scan->to),
         .rows = scan->rows,
         .bytes = scan->bytes,
+        .walked = scan->walked,
         .last_key = &last_key,
     };
     bool ended = false;
+    size_t before = backend->output.size;
     backend_activity(backend, "scan");
     status_clear();
     Status status =
@@ -649,6 +653,7 @@ bool request_scan_step(Backend *backend)
     }
     if (status == AIDB_OK && !ended) {
         scan->credits--;
+        scan->walked += backend->output.size - before;
         status = advance_scan(scan, &last_key);
         if (status != AIDB_OK)
             backend_error(backend, scan->id, status);

@@ -183,7 +183,8 @@ static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *r
     DbScan scan = {.from = request->from,
                    .to = request->to,
                    .reverse = request->reverse,
-                   .keys_only = request->keys_only};
+                   .keys_only = request->keys_only,
+                   .walked = request->walked};
     uint64_t at;
     Status status = db_scan(place->session, snapshot, &scan, fill_row, &fill, &chunk->ended, &at);
     session_return(place);

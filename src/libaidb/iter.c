@@ -43,8 +43,9 @@ struct aidb_iter {
     RowChunk chunk;
     bool reverse; /* the chunk's rows go down */
     size_t index;
-    uint32_t rows; /* to ask for next */
-    Buffer bound;  /* where the next chunk begins */
+    uint32_t rows;   /* to ask for next */
+    uint64_t walked; /* bytes of the chunks since it was placed or turned round */
+    Buffer bound;    /* where the next chunk begins */
     aidb_entry entry;
 };
 
@@ -225,6 +226,7 @@ static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
         .keys_only = iter->keys_only,
         .rows_max = iter->rows,
         .bytes_max = CHUNK_BYTES_MAX,
+        .walked = iter->walked,
     };
     if (iter->limit > 0 && request.rows_max > iter->limit)
         request.rows_max = iter->limit > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : (uint32_t)iter->limit;
@@ -237,6 +239,7 @@ static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     iter->rows = iter->rows < CHUNK_ROWS_MAX / CHUNK_ROWS_GROWTH ? iter->rows * CHUNK_ROWS_GROWTH
                                                                  : CHUNK_ROWS_MAX;
     iter->reverse = reverse;
+    iter->walked += iter->chunk.bytes.size;
     if (iter->chunk.count > 0)
         settle(iter, 0, entry);
     return AIDB_OK;
@@ -254,6 +257,7 @@ static Status begin(aidb_iter *iter, bool reverse, const aidb_entry **entry)
 {
     buffer_clear(&iter->bound);
     iter->rows = iter->limit > 0 ? first_rows(iter) : CHUNK_ROWS_SCAN;
+    iter->walked = 0;
     return fetch(iter, reverse, entry);
 }
 
@@ -278,8 +282,10 @@ static Status step(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     RETURN_IF_FAILED(buffer_append(&iter->bound, iter->entry.key, iter->entry.key_size));
     if (!reverse)
         RETURN_IF_FAILED(buffer_append_byte(&iter->bound, 0));
-    if (!along)
+    if (!along) {
         iter->rows = first_rows(iter);
+        iter->walked = 0;
+    }
     return fetch(iter, reverse, entry);
 }
 
@@ -333,5 +339,6 @@ aidb_status aidb_iter_seek(aidb_iter *iter, aidb_seek mode, const void *key, siz
     if (mode == AIDB_SEEK_LE)
         RETURN_IF_FAILED(buffer_append_byte(&iter->bound, 0));
     iter->rows = first_rows(iter);
+    iter->walked = 0;
     return fetch(iter, mode == AIDB_SEEK_LE, entry);
 }

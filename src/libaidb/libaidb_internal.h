@@ -45,6 +45,7 @@ typedef struct ScanRequest {
     bool keys_only;
     uint32_t rows_max; /* stop after this many rows, at least 1 */
     size_t bytes_max;  /* stop after the row that reaches this many bytes */
+    uint64_t walked;   /* bytes of the chunks before, in one direction */
 } ScanRequest;
 
 typedef struct Driver {

@@ -118,6 +118,9 @@ typedef struct DbScan {
     Slice to;   /* exclusive; empty: no bound */
     bool reverse;
     bool keys_only; /* the rows' values are empty */
+    /* Bytes that earlier chunks of the same scan returned. One that has walked over a sixteenth of the
+     * block cache reads far ahead, and no longer puts into the cache what it reads once. */
+    uint64_t walked;
 } DbScan;
 /* Calls `row` for the live entries of the range in order, inside one epoch, until it returns false or
  * the range ends (*ended then true). The row's slices are valid during the call only. To go on in

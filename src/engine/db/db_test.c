@@ -282,8 +282,10 @@ static void check_scan(World *world, const Model *model, uint64_t snapshot, bool
         return;
     uint32_t chunk = 1 + (uint32_t)test_random_below(&world->random, KEYS);
     ScanCheck check = {.model = model, .next = reverse ? high : low, .reverse = reverse};
-    DbScan scan = {
-        .from = slice_from_string(from), .to = slice_from_string(to), .reverse = reverse};
+    DbScan scan = {.from = slice_from_string(from),
+                   .to = slice_from_string(to),
+                   .reverse = reverse,
+                   .walked = test_random_below(&world->random, 2) == 0 ? UINT64_MAX : 0};
     bool ended = false;
     char bound[17];
     while (!ended) {
@@ -937,6 +939,52 @@ START_TEST(tables_grow_with_the_data)
 }
 END_TEST
 
+static bool any_row(void *arg, const Entry *entry)
+{
+    (void)entry;
+    ++*(uint32_t *)arg;
+    return true;
+}
+
+static uint64_t blocks_after_scan(World *world, uint64_t walked, bool reverse)
+{
+    DbScan scan = {.reverse = reverse, .walked = walked};
+    uint32_t rows = 0;
+    bool ended;
+    uint64_t at, used, capacity, blocks;
+    ok(db_scan(world->client, DB_NOW, &scan, any_row, &rows, &ended, &at));
+    ck_assert_uint_eq(rows, 1000);
+    cache_usage(world->db->shared->cache, &used, &capacity, &blocks);
+    return blocks;
+}
+
+/* What a long scan reads once does not push out what others read often. */
+START_TEST(long_scans_pass_the_cache)
+{
+    World world;
+    world_create(&world, 79);
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint64_t noise[64];
+        for (size_t j = 0; j < sizeof noise / sizeof noise[0]; j++)
+            noise[j] = test_random(&world.random);
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_make(&noise[0], 8), slice_make(noise, sizeof noise)));
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+        step(world.flusher);
+        step(world.compactor);
+    }
+    ok(db_compact(world.compactor, slice_make(NULL, 0), slice_make(NULL, 0)));
+    uint64_t forward = blocks_after_scan(&world, UINT64_MAX, false);
+    uint64_t backward = blocks_after_scan(&world, UINT64_MAX, true);
+    ck_assert_uint_eq(forward, backward);
+    ck_assert_uint_lt(forward, 100); /* indexes and dictionaries */
+    ck_assert_uint_gt(blocks_after_scan(&world, 0, false), backward + 300);
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(properties_are_there)
 {
     World world;
@@ -979,6 +1027,7 @@ int main(void)
     tcase_add_test(promises, many_starts_in_a_row);
     tcase_add_test(promises, batch_larger_than_memory);
     tcase_add_test(promises, tables_grow_with_the_data);
+    tcase_add_test(promises, long_scans_pass_the_cache);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);
     SRunner *runner = srunner_create(suite);

@@ -12,7 +12,8 @@
 
 #include <stdlib.h>
 
-#define CANCEL_STEPS 1024u
+#define CANCEL_STEPS   1024u
+#define LONG_SCAN_PART 16u /* of the block cache */
 
 /* ---- a level as one iterator -------------------------------------------------------------------- */
 
@@ -243,6 +244,7 @@ static bool in_range(const FileMeta *file, const DbScan *scan)
 static Status sources_open(Session *session, const DbScan *scan, Sources *sources)
 {
     const ReadView *view = session->view;
+    bool long_scan = scan->walked >= session->shared->cache_size / LONG_SCAN_PART;
     RETURN_IF_FAILED(add_memtable(sources, view->active));
     for (uint32_t i = 0; i < view->immutable_count; i++)
         RETURN_IF_FAILED(add_memtable(sources, view->immutables[i]));
@@ -253,7 +255,7 @@ static Status sources_open(Session *session, const DbScan *scan, Sources *source
             continue;
         RETURN_IF_FAILED(add_table_ranges(session, sources, file));
         Iter *iter;
-        RETURN_IF_FAILED(table_iter_create(&session->reader, &file->info, false, &iter));
+        RETURN_IF_FAILED(table_iter_create(&session->reader, &file->info, long_scan, &iter));
         RETURN_IF_FAILED(sources_add(sources, iter));
     }
     for (int level = 1; level < LEVELS; level++) {
@@ -270,7 +272,7 @@ static Status sources_open(Session *session, const DbScan *scan, Sources *source
             continue;
         Iter *iter;
         RETURN_IF_FAILED(
-            level_iter_create(&session->reader, files + first, end - first, false, &iter));
+            level_iter_create(&session->reader, files + first, end - first, long_scan, &iter));
         RETURN_IF_FAILED(sources_add(sources, iter));
     }
     size_t count = sources->count;

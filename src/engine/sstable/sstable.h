@@ -128,8 +128,8 @@ Status table_cover(TableReader *reader, const TableInfo *info, Slice key, uint64
                    uint64_t *lsn) MUST_CHECK;
 /* The table's range tombstones in heap memory. */
 Status table_fragments(TableReader *reader, const TableInfo *info, RangeFragments *out) MUST_CHECK;
-/* `readahead`: the caller will read much in order (compaction, long scans). Blocks that the cache
- * has no frame for (or that bypass it) are the iterator's own, which is valid until its next step; it
+/* `readahead`: the caller will read much in order (compaction, long scans): data blocks that the cache
+ * does not hold are read far ahead and not put into it. Blocks without a frame are the iterator's own, which is valid until its next step; it
  * holds no more of them at a time than one of each kind. `reader` and `info` outlive the iterator. */
 Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead,
                          Iter **iter) MUST_CHECK;

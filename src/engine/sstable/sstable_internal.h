@@ -347,6 +347,7 @@ typedef struct BlockRead {
     BlockBuffer *own;
     uint32_t readahead;
     bool backward;
+    bool passing; /* with `own`: is not put into the cache */
 } BlockRead;
 Status table_block_read(TableReader *reader, const TableInfo *info, const BlockRead *read,
                         Slice *payload) MUST_CHECK;

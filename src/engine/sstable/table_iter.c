@@ -6,7 +6,8 @@
  * frame for a block, they lie in three buffers of the iterator, which are reused for the next block.
  *
  * Stored blocks that are not in the cache are read ahead: 256 KiB at a time when the caller asked for
- * it; otherwise the iterator begins after two blocks in a row in one direction and doubles.
+ * it, and then data blocks are not put into the cache either; otherwise the iterator begins after two
+ * blocks in a row in one direction and doubles.
  */
 #include "config.h"
 
@@ -132,7 +133,8 @@ static Status load_block(TableIter *it, uint32_t position)
                       .handle = handle,
                       .own = &it->data_buffer,
                       .readahead = readahead,
-                      .backward = it->backward};
+                      .backward = it->backward,
+                      .passing = it->readahead};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!block_cursor_init(&it->cursor, payload))

@@ -136,7 +136,7 @@ static Status read_in_place(TableReader *reader, const TableInfo *info, const Bl
 {
     const BlockHandle *handle = &read->handle;
     CacheFill fill = {0};
-    if (reader->cache != NULL)
+    if (reader->cache != NULL && !read->passing)
         cache_reserve(reader->cache, reader->slot, handle->size,
                       read->kind == BLOCK_DATA ? CACHE_DATA : CACHE_INDEX, &fill);
     uint8_t *data = fill.data;
@@ -248,7 +248,7 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
     if (trailer->compression == STORED_ZSTD_DICTIONARY)
         RETURN_IF_FAILED(get_dictionary(reader, info, read->own, &dictionary));
     CacheFill fill = {0};
-    if (reader->cache != NULL)
+    if (reader->cache != NULL && !read->passing)
         cache_reserve(reader->cache, reader->slot, trailer->raw_size,
                       read->kind == BLOCK_DATA ? CACHE_DATA : CACHE_INDEX, &fill);
     uint8_t *data = fill.data;
