@@ -223,7 +223,8 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
     OUT_IF_FAILED(manifest_identity(directory, &db->identity));
     db->wal_options = (WalOptions){.directory = db->wal_directory,
                                    .segment_size = db->identity.wal_segment_size,
-                                   .ring_size = db->identity.wal_ring_size};
+                                   .ring_size = db->identity.wal_ring_size,
+                                   .syncs_expected = options->durability == AIDB_FSYNC};
     memcpy(db->wal_options.system_id, db->identity.system_id, sizeof db->wal_options.system_id);
     if (processes)
         OUT_IF_FAILED(make_latches(db));

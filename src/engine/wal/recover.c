@@ -473,7 +473,7 @@ static Status begin_log(Wal *wal, const LogEnd *log, WalRecovery *recovery)
                               .previous_end = recovery->next.previous_end,
                               .kind = SEGMENT_WRITTEN,
                           },
-                          true);
+                          wal->options.syncs_expected);
 }
 
 static void set_state(Wal *wal, const LogEnd *log, const WalRecovery *recovery, bool older_files)

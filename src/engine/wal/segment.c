@@ -316,7 +316,7 @@ static bool oldest_is_released(const Wal *wal)
 }
 
 /* Whether the flushes since a segment was made were of a size at which their syncs do not count: nobody
- * waits for each write. */
+ * waits for each write. Before the first flush, whether that is to be expected. */
 static bool flushes_are_large(Wal *wal)
 {
     WalShared *shared = wal->shared;
@@ -326,7 +326,7 @@ static bool flushes_are_large(Wal *wal)
     uint64_t bytes = durable - shared->durable_before;
     shared->flushes_before = flushes;
     shared->durable_before = durable;
-    return count > 0 && bytes / count >= LARGE_FLUSH;
+    return count > 0 ? bytes / count >= LARGE_FLUSH : !wal->options.syncs_expected;
 }
 
 static Status prepare_one(Wal *wal)

@@ -49,8 +49,9 @@ typedef struct WalOptions {
     const char *directory; /* data/wal, borrowed for the handle's life */
     uint8_t system_id[16];
     uint64_t
-        segment_size;   /* LSN bytes in a segment; fixed when the database is made; power of two */
-    uint64_t ring_size; /* multiple of 4096, fixed likewise */
+        segment_size;    /* LSN bytes in a segment; fixed when the database is made; power of two */
+    uint64_t ring_size;  /* multiple of 4096, fixed likewise */
+    bool syncs_expected; /* writers wait for syncs as a rule: segments are made for that */
 } WalOptions;
 
 /* State in the region. */
