@@ -221,22 +221,24 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
             return status;
         if (wait == WAIT_LOG) {
             RETURN_IF_FAILED(wal_make_room(db->wal, session->slot, write->ops.size));
-        } else if (wait == WAIT_MEMTABLE && session->hosted) {
-            wake_duty(shared, SLOT_FLUSHER);
-            if (atomic_load(&session->slot->interrupt) != 0)
-                return status_set(AIDB_CANCELED, "canceled");
-            return AIDB_BUSY;
         } else if (wait == WAIT_MEMTABLE) {
-            /* Waiting would be for ever: the disk must be looked at, and the writer can say so. */
+            /* Waiting would be for ever: the disk must be looked at, and the writer can say so. Whatever
+             * the flusher met, of this write nothing was done and the store goes on. */
             Status failure = (Status)atomic_load(&shared->flush_failure);
             if (failure != AIDB_OK)
-                return status_set(failure,
+                return status_set(failure == AIDB_NO_SPACE || failure == AIDB_NO_MEMORY ? failure
+                                                                                        : AIDB_IO,
                                   "no room for the write: memtables are full and cannot be "
                                   "flushed to tables%s",
                                   failure == AIDB_NO_SPACE ? ": no space left on the disk" : "");
+            wake_duty(shared, SLOT_FLUSHER);
+            if (session->hosted) {
+                if (atomic_load(&session->slot->interrupt) != 0)
+                    return status_set(AIDB_CANCELED, "canceled");
+                return AIDB_BUSY;
+            }
             uint64_t stalled_at = port_monotonic_ns();
             slot_count(session->slot, STAT_STALLS, 1);
-            wake_duty(shared, SLOT_FLUSHER);
             RETURN_IF_FAILED(progress_wait(session, seen, ROOM_WAIT_MS));
             slot_count(session->slot, STAT_STALL_US, (port_monotonic_ns() - stalled_at) / 1000u);
             RETURN_IF_FAILED(db_check(db));
