@@ -8,7 +8,8 @@
  * Steps, and what a crash after each leaves:
  *
  *   1. Read everything, change nothing.
- *   2. Copy whole segments from the horizon's to the end into new files of this incarnation, without
+ *   2. Copy whole segments from the horizon's (or from the first that lacks what the ring still has) to
+ *      the end into new files of this incarnation, without
  *      headers: ignored by the next recovery.
  *   3. Sync their bytes, then write and sync headers: the next recovery reads copies where their
  *      headers are valid, files of older incarnations and the ring elsewhere; both have the same bytes.
@@ -369,9 +370,16 @@ out:
 static Status copy_end(Wal *wal, const LogEnd *log, Scan *scan, const WalStart *last,
                        uint32_t incarnation)
 {
-    if (log->end <= log->horizon)
+    uint64_t from = log->horizon;
+    if (log->runs.size > 0) {
+        /* Bytes that were durable, and that segments have lost, may still stand in the ring, which is about to
+         * be re-initialised. */
+        const RingRun *runs = (const RingRun *)(const void *)log->runs.data;
+        from = runs[0].begin < from ? runs[0].begin : from;
+    } else if (log->end <= log->horizon) {
         return AIDB_OK; /* all of it is known to be on the disk */
-    uint64_t first = max_lsn(segment_start(&wal->options, log->horizon), last->first_lsn);
+    }
+    uint64_t first = max_lsn(segment_start(&wal->options, from), last->first_lsn);
     for (int bytes_done = 0; bytes_done <= 1; bytes_done++) {
         for (uint64_t at = first; at < log->end; at += wal->options.segment_size) {
             SegmentHeader header = {
