@@ -40,10 +40,12 @@ ln -s "$PWD/victim" data/postmaster.pid
 refused 'postmaster.pid is a link' 'postmaster.pid'
 is "$(cat victim)" precious 'and what it leads to is left alone'
 rm data/postmaster.pid
+rm data/aidb.log
 ln -s "$PWD/victim" data/aidb.log
 AIDB_DATA=$PWD/data run aidbctl start -t 20
+unlike "$code" '^0$' 'aidb.log is a link: the server does not start'
+like "$err" 'aidb.log' 'and says why'
 is "$(cat victim)" precious 'nor is the log written through a link'
-server_stop || true
 rm -f data/aidb.log
 
 if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null; then

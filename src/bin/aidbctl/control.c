@@ -68,16 +68,27 @@ static char *server_program(void)
     return strdup("aidb");
 }
 
+/* Says by itself what went wrong, and returns -1. */
 static pid_t spawn(const char *program, const char *directory, const char *log)
 {
+    /* Not through a link, as the server opens it by itself. */
+    int output = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (output < 0) {
+        ctl_error("could not open the server log \"%s\": %s", log,
+                  errno == ELOOP ? "it is a symbolic link" : strerror(errno));
+        return -1;
+    }
     fflush(NULL);
     pid_t pid = fork();
-    if (pid != 0)
+    if (pid != 0) {
+        if (pid < 0)
+            ctl_error("could not start a process: %s", strerror(errno));
+        close(output);
         return pid;
+    }
     setsid();
     int input = open("/dev/null", O_RDONLY);
-    int output = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
-    if (input < 0 || output < 0 || dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0)
+    if (input < 0 || dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0)
         _exit(127);
     /* Nor may the server keep open what the caller happened to have open: a pipe whose reader waits
      * for its end, a lock file, a terminal. */
@@ -157,9 +168,7 @@ static int start_server(const char *directory, long seconds)
     if (program != NULL && log != NULL) {
         off_t before = size_of(log);
         pid_t pid = spawn(program, directory, log);
-        if (pid < 0) {
-            ctl_error("could not start a process: %s", strerror(errno));
-        } else {
+        if (pid > 0) {
             result = wait_until_ready(directory, pid, seconds, &holder);
             if (result != CTL_OK)
                 show_log_since(log, before);
