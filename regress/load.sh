@@ -13,7 +13,8 @@ load_writer() {
     next=$(($(cat "acked.$writer" 2>/dev/null || echo -1) + 1))
     trap 'exit 0' TERM
     while [ ! -e load.stop ]; do
-        mkfifo "in.$writer.$next" "out.$writer.$next" 2>/dev/null || true
+        rm -f "in.$writer.$next" "out.$writer.$next" # of a writer that was stopped in here
+        mkfifo "in.$writer.$next" "out.$writer.$next" || exit 1
         aidbsql <"in.$writer.$next" >"out.$writer.$next" 2>/dev/null &
         client=$!
         exec {in}>"in.$writer.$next" {out}<"out.$writer.$next"
