@@ -901,24 +901,30 @@ START_TEST(verify_finds_nothing_in_a_sound_store)
 }
 END_TEST
 
+/* Records of random bytes, so that nothing is compressed away, flushed and compacted as they come. */
+static void write_noise(World *world, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t noise[64];
+        for (size_t j = 0; j < sizeof noise / sizeof noise[0]; j++)
+            noise[j] = test_random(&world->random);
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_make(&noise[0], 8), slice_make(noise, sizeof noise)));
+        ok(write_batch(world, &batch, &commit));
+        batch_deinit(&batch);
+        step(world->flusher);
+        step(world->compactor);
+    }
+}
+
 /* The number of tables stays bounded by making them larger. */
 START_TEST(tables_grow_with_the_data)
 {
     World world;
     world_create(&world, 78);
     world.db->shared->tables_sought = 2;
-    for (uint32_t i = 0; i < 2000; i++) {
-        uint64_t noise[64]; /* so that nothing is compressed away */
-        for (size_t j = 0; j < sizeof noise / sizeof noise[0]; j++)
-            noise[j] = test_random(&world.random);
-        Batch batch = {0};
-        DbCommit commit;
-        ok(batch_put(&batch, slice_make(&noise[0], 8), slice_make(noise, sizeof noise)));
-        ok(write_batch(&world, &batch, &commit));
-        batch_deinit(&batch);
-        step(world.flusher);
-        step(world.compactor);
-    }
+    write_noise(&world, 2000);
     ok(db_compact(world.compactor, slice_make(NULL, 0), slice_make(NULL, 0)));
     const Version *version = atomic_load(&world.db->shared->view)->version;
     uint64_t bytes = 0, largest = 0;
@@ -963,18 +969,7 @@ START_TEST(long_scans_pass_the_cache)
 {
     World world;
     world_create(&world, 79);
-    for (uint32_t i = 0; i < 1000; i++) {
-        uint64_t noise[64];
-        for (size_t j = 0; j < sizeof noise / sizeof noise[0]; j++)
-            noise[j] = test_random(&world.random);
-        Batch batch = {0};
-        DbCommit commit;
-        ok(batch_put(&batch, slice_make(&noise[0], 8), slice_make(noise, sizeof noise)));
-        ok(write_batch(&world, &batch, &commit));
-        batch_deinit(&batch);
-        step(world.flusher);
-        step(world.compactor);
-    }
+    write_noise(&world, 1000);
     ok(db_compact(world.compactor, slice_make(NULL, 0), slice_make(NULL, 0)));
     uint64_t forward = blocks_after_scan(&world, UINT64_MAX, false);
     uint64_t backward = blocks_after_scan(&world, UINT64_MAX, true);
