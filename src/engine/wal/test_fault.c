@@ -301,12 +301,15 @@ Status __wrap_file_zero_fill(const File *file, uint64_t offset, uint64_t size)
 Status __wrap_file_write_through(const File *file, uint64_t offset, struct iovec *parts, int count)
 {
     size_t size = 0;
+    uint64_t odd = offset % FILE_BLOCK;
     for (int i = 0; i < count; i++) {
-        ck_assert_uint_eq((uintptr_t)parts[i].iov_base % FILE_BLOCK, 0);
-        ck_assert_uint_eq(parts[i].iov_len % FILE_BLOCK, 0);
+        odd |= ((uintptr_t)parts[i].iov_base | parts[i].iov_len) % FILE_BLOCK;
         size += parts[i].iov_len;
     }
-    ck_assert_uint_eq(offset % FILE_BLOCK, 0);
+    /* A check of the test library writes into a file that the test's process shares with those that it
+     * forks and kills, and a kill in the middle leaves half a message there: only a failure may write. */
+    if (odd != 0)
+        ck_abort_msg("a write around the page cache is not aligned");
     bool now = hit(true);
     if (now && made_first()) { /* torn, and nothing of it synced */
         parts[0].iov_len = parts[0].iov_len / 2 / SECTOR * SECTOR;
