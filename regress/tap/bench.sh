@@ -42,15 +42,17 @@ exits 1 'another file' "$bench/table" other.tsv
 
 # A tree of its own, because the READMEs lie beside the folder of the scripts.
 mkdir tree tree/doc && cp -R "$bench" tree/bench && rm -rf tree/bench/results && mv results tree/bench/results
-printf 'date: 2026-01-02\ncommit: abc\ncommand: bench/compare-embedded --num 5\nmachine: a machine\npeer: RocksDB 1.0 (here)\nrounds: 1; medians\n' \
+printf 'date: 2026-01-02\ncommit: abc\ncommand: bench/compare-embedded --num 5\nmachine: a machine%080d\npeer: RocksDB 1.0 (here)\nrounds: 1; medians\n' 0 \
     >tree/bench/results/embedded-100.txt
 for name in README.md README.zh-CN.md; do
-    printf 'before\n<!-- measured: embedded -->\n\nold\n\n<!-- end -->\nbetween\n<!-- measured: server -->\n\nkept\n\n<!-- end -->\nafter\n' >tree/$name
+    printf 'before\n<!-- measured: embedded -->\n\nold\n\n<!-- end -->\nbetween\n<!-- measured: server -->\n\nkept\n\n<!-- end -->\nafter\n<!-- measured: machine -->\n<!-- end -->\n' >tree/$name
 done
 exits 0 'report' tree/bench/report
 is "$(grep -c 'old' tree/README.md)" 0 'replaces what was measured'
 like "$(cat tree/README.md)" '\| fillrandom \| 600 \| 300 \| 2\.00 \|' 'by the new table'
 is "$(grep -E '^(before|between|kept|after)$' tree/README.zh-CN.md | tr '\n' ' ')" 'before between kept after ' 'and nothing else'
+like "$(cat tree/README.md)" 'not good yet' 'a README names what is worse'
+is "$(awk 'length > 110' tree/README.md)" '' 'in lines of a width to read'
 document=$(cat tree/doc/benchmarks.md)
 like "$document" 'Measured 2026-01-02 with abc: a machine' 'the document says when and on what'
 like "$document" '3 rounds; medians' 'counts the rounds'
