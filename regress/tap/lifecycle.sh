@@ -59,6 +59,40 @@ for mode in smart fast immediate; do
     is "$out" '1' 'the value is there'
 done
 
+# A process that dies while the server waits for its clients: it ends, but not cleanly.
+stopping() { aidbctl status --json | grep -q '"state":[[:space:]]*"stopping"'; }
+mkfifo client
+aidbsql <client >client.out 2>&1 &
+client=$!
+exec 9>client
+echo 'GET a;' >&9
+wait_until 10 grep -q 1 client.out
+for victim in flusher postmaster; do
+    aidbctl stop -m smart >stop.out 2>stop.err &
+    stop=$!
+    wait_until 10 stopping
+    pid=$server_pid
+    [ $victim = postmaster ] || pid=$(server_child $victim)
+    kill -KILL "$pid"
+    wait $stop
+    is "$?" 1 "stop: its $victim dies meanwhile"
+    like "$(cat stop.err)" 'without a clean stop' 'the message says it'
+    unlike "$(cat stop.out)" 'stopped' 'rather than that all is well'
+    exits 3 'status says stopped' aidbctl status
+    exec 9>&-
+    wait $client
+    server_start
+    exits 0 'the next start recovers' aidbsql -c 'GET a'
+    is "$out" '1' 'the value is there'
+    aidbsql <client >client.out 2>&1 &
+    client=$!
+    exec 9>client
+    echo 'GET a;' >&9
+    wait_until 10 grep -q 1 client.out
+done
+exec 9>&-
+wait $client
+
 kill -KILL "$server_pid"
 wait_until 10 gone "$server_pid"
 exits 3 'after kill -9 of the postmaster: stopped' aidbctl status

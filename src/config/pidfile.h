@@ -6,6 +6,7 @@
  * with the library, an offline tool. Line by line: pid; "aidb+unix:PATH" or empty; "aidb://HOST:PORT"
  * or empty; start time in seconds since 1970; state; version; restarts after crashes.
  *
+ * A file that nobody has locked is what a holder that died, or a server that could not stop cleanly, left.
  * The file is written in place: replacing it would leave the lock on a file that nobody sees.
  */
 #ifndef AIDB_CONFIG_PIDFILE_H
@@ -37,7 +38,8 @@ Status pidfile_lock(const char *directory, PidFile *file) MUST_CHECK;
 Status pidfile_write(const PidFile *file, const PidInfo *info) MUST_CHECK;
 /* Removes the file and gives the lock back. Safe when not locked. */
 void pidfile_release(PidFile *file);
-/* In a forked child of a program: closes the descriptor, leaving file and lock to the parent. */
+/* Closes the descriptor and leaves the file: in a forked child of a program, whose parent keeps the lock,
+ * and in a server whose stop was not clean. */
 void pidfile_forget(PidFile *file);
 
 /* What the file says, and whether anybody holds the lock. A missing file is AIDB_NOT_FOUND. Takes

@@ -959,7 +959,12 @@ static void deinit(Postmaster *postmaster)
     if (postmaster->shared != NULL)
         munmap(postmaster->shared, sizeof *postmaster->shared);
     free(postmaster->children);
-    pidfile_release(&postmaster->pid_file);
+    /* The file of a server that was asked to stop and could not do it cleanly stays, as that of one that
+     * died does: whoever waits for the stop sees it. */
+    if (postmaster->exit_code == 0 || postmaster->shutdown == SHUTDOWN_NONE)
+        pidfile_release(&postmaster->pid_file);
+    else
+        pidfile_forget(&postmaster->pid_file);
 }
 
 int postmaster_run(const char *directory)

@@ -234,8 +234,10 @@ static int signal_server(const char *directory, int signal_number, Holder *holde
     return CTL_OK;
 }
 
-static int stop_server(const char *directory, int signal_number, long seconds)
+/* *clean: the server ended as it was asked to, rather than by a crash on its way. */
+static int stop_server(const char *directory, int signal_number, long seconds, bool *clean)
 {
+    *clean = false;
     Holder holder;
     int result = signal_server(directory, signal_number, &holder);
     if (result != CTL_OK)
@@ -253,7 +255,17 @@ static int stop_server(const char *directory, int signal_number, long seconds)
         }
         nap();
     }
-    printf("server stopped\n");
+    /* Only a server that ended well removes its file. Looked at again, because the first look may have
+     * opened the file just before that. */
+    if (holder_read(directory, &holder) != AIDB_OK)
+        return ctl_failed();
+    *clean = holder.info.pid != pid;
+    if (*clean)
+        printf("server stopped\n");
+    else
+        ctl_error("the server (process %d) has ended, but without a clean stop\n"
+                  "hint: The next start recovers from the log; `aidbctl logs` tells what happened.",
+                  pid);
     return CTL_OK;
 }
 
@@ -264,7 +276,11 @@ int command_stop(Arguments *arguments)
     if (!take_seconds(arguments, &seconds) || !take_mode(arguments, &signal_number))
         return CTL_USAGE;
     int result = reject_rest(arguments, "stop");
-    return result != CTL_OK ? result : stop_server(arguments->directory, signal_number, seconds);
+    if (result != CTL_OK)
+        return result;
+    bool clean;
+    result = stop_server(arguments->directory, signal_number, seconds, &clean);
+    return result == CTL_OK && !clean ? CTL_ERROR : result;
 }
 
 /* A wrong file leaves a running server alone. */
@@ -295,8 +311,9 @@ int command_restart(Arguments *arguments)
     Holder holder;
     if (holder_read(arguments->directory, &holder) != AIDB_OK)
         return ctl_failed();
+    bool clean;
     if (holder.held)
-        result = stop_server(arguments->directory, signal_number, seconds);
+        result = stop_server(arguments->directory, signal_number, seconds, &clean);
     return result != CTL_OK ? result : start_server(arguments->directory, seconds);
 }
 
