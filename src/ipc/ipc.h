@@ -19,11 +19,12 @@ typedef struct Region {
     uint8_t *base;
     size_t size;
     size_t used;
-    bool huge; /* stands on huge pages */
+    bool huge; /* stands on reserved huge pages */
 } Region;
 
-/* Maps `size` bytes shared with children, on huge pages when asked and possible (else small ones). */
-Status region_create(size_t size, bool want_huge, Region *region) MUST_CHECK;
+/* Maps `size` bytes, on huge pages when asked and possible (else small ones). With `shared` forked children
+ * have the same memory; without, theirs is all zeroes. */
+Status region_create(size_t size, bool shared, bool want_huge, Region *region) MUST_CHECK;
 /* Touches every page so that none is missing later. */
 void region_populate(Region *region);
 void region_destroy(Region *region);

@@ -1,5 +1,11 @@
 /*
- * region.c - the shared mapping: made once, before the first fork, and carved from the front.
+ * region.c - the mapping that everything shared lies in: made once, before the first fork, and carved
+ * from the front.
+ *
+ * Blocks and memtables are looked into at random, so with pages of 4 KiB nearly every look costs a
+ * walk through page tables. Reserved huge pages are rare. The kernel gives private memory transparent
+ * ones to whoever asks, but shared memory only where an administrator said so; so the threads of one
+ * program get private memory. A child that it forks has zeroes there: no page is copied for it.
  */
 #include "config.h"
 
@@ -11,24 +17,34 @@
 
 #define HUGE_PAGE ((size_t)2 << 20)
 
-Status region_create(size_t size, bool want_huge, Region *region)
+static void *map(size_t size, int flags)
+{
+    return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, -1, 0);
+}
+
+Status region_create(size_t size, bool shared, bool want_huge, Region *region)
 {
     *region = (Region){0};
     size = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
     void *base = MAP_FAILED;
     bool huge = false;
     if (want_huge) {
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB,
-                    -1, 0);
+        base = map(size, MAP_SHARED | MAP_HUGETLB);
         huge = base != MAP_FAILED;
         if (!huge)
-            server_log(LOG_LEVEL_DEBUG, "no huge pages for the shared region, using small ones");
+            server_log(LOG_LEVEL_DEBUG, "no huge pages are reserved for the shared region");
     }
     if (base == MAP_FAILED)
-        base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
-                    -1, 0);
+        base = map(size, (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE);
     if (base == MAP_FAILED)
         return status_set_errno(errno, "could not map %zu bytes for the shared region", size);
+    if (!shared && !huge && madvise(base, size, MADV_WIPEONFORK) != 0) {
+        Status status = status_set_errno(errno, "could not keep memory from forked children");
+        munmap(base, size);
+        return status;
+    }
+    if (want_huge && !huge)
+        (void)madvise(base, size, MADV_HUGEPAGE); /* as far as the system allows it */
 #ifdef MADV_DONTDUMP
     /* It holds what clients wrote, and it is large: a core file is to show what a process did. A pipe in
      * core_pattern gets cores whatever the limit of their size is. Failing only makes cores larger. */

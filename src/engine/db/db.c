@@ -228,7 +228,7 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
     memcpy(db->wal_options.system_id, db->identity.system_id, sizeof db->wal_options.system_id);
     if (processes)
         OUT_IF_FAILED(make_latches(db));
-    OUT_IF_FAILED(region_create(size, options->huge_pages, &db->region));
+    OUT_IF_FAILED(region_create(size, processes, options->huge_pages, &db->region));
     if (processes)
         region_populate(&db->region);
     init_shared(db);
