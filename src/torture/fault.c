@@ -7,7 +7,7 @@
  * crash; what was refused is not there, what was acknowledged is; a store that lost track of a write takes no
  * other one. Short transfers and interrupted calls must change nothing at all. After a failed sync the
  * kernel may drop the bytes and call them clean, so those runs are followed by a power loss, too.
- * fault-every: each of the first 500 calls of each kind, once.
+ * fault-every: each of the first 500 calls of each kind, and of allocations all, once.
  */
 #include "config.h"
 
@@ -162,7 +162,7 @@ static void forget(Oracle *oracle)
 
 static uint32_t calls_to_fail(const Kind *kind)
 {
-    return kind->calls < EVERY_MAX ? kind->calls : EVERY_MAX;
+    return kind->calls < EVERY_MAX || kind->kinds == DISK_MEMORY ? kind->calls : EVERY_MAX;
 }
 
 bool fault_campaign(Torture *torture)

@@ -13,7 +13,7 @@
 #include "engine/sstable/sstable_internal.h"
 
 #include <stdlib.h>
-#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_initStaticDDict, ZSTD_estimateDDictSize: exported since 1.3 */
+#define ZSTD_STATIC_LINKING_ONLY /* dictionaries in given memory: exported since 1.3 */
 #include <zdict.h>
 #include <zstd.h>
 #ifdef HAVE_SNAPPY
@@ -42,20 +42,23 @@ void compressor_deinit(Compressor *compressor)
 
 void compressor_drop_dictionary(Compressor *compressor)
 {
-    if (compressor->zstd != NULL)
-        (void)ZSTD_CCtx_refCDict(compressor->zstd, NULL);
-    ZSTD_freeCDict(compressor->dictionary);
+    free(compressor->dictionary_memory);
+    compressor->dictionary_memory = NULL;
     compressor->dictionary = NULL;
 }
 
 bool compressor_set_dictionary(Compressor *compressor, const uint8_t *bytes, size_t size)
 {
     compressor_drop_dictionary(compressor);
-    if (compressor->zstd == NULL)
-        compressor->zstd = ZSTD_createCCtx();
-    if (compressor->zstd == NULL)
+    /* In memory of ours: ZSTD_createCDict of zstd 1.5.4 reads through NULL when it gets none. A dictionary
+     * made by it is tuned for the smallest source of unknown size, 513 bytes, and so is this one. */
+    ZSTD_compressionParameters parameters = ZSTD_getCParams(compressor->level, 513, size);
+    size_t room = ZSTD_estimateCDictSize_advanced(size, parameters, ZSTD_dlm_byCopy);
+    compressor->dictionary_memory = calloc(1, room);
+    if (compressor->dictionary_memory == NULL)
         return false;
-    compressor->dictionary = ZSTD_createCDict(bytes, size, compressor->level);
+    compressor->dictionary = ZSTD_initStaticCDict(compressor->dictionary_memory, room, bytes, size,
+                                                  ZSTD_dlm_byCopy, ZSTD_dct_auto, parameters);
     return compressor->dictionary != NULL;
 }
 
@@ -78,10 +81,20 @@ size_t dictionary_build(int level, const uint8_t *samples, const size_t *sizes, 
     }
     if (content_size < sizeof content / 2 || capacity < 2 * sizeof content)
         return 0;
+    /* Before 1.5.5 zstd reads through NULL when its trainer gets no memory: better to know before. */
+    void *probe = malloc(2 * capacity + (1 << 20));
+    if (probe == NULL)
+        return 0;
+    free(probe);
     ZDICT_params_t parameters = {.compressionLevel = level};
     size_t size = ZDICT_finalizeDictionary(to, capacity, content, content_size, samples, sizes,
                                            count, parameters);
-    return ZDICT_isError(size) ? 0 : size;
+    if (ZDICT_isError(size) || size < 8)
+        return 0;
+    /* The table says which dictionary it is, so that frames need not: without an identifier in the
+     * dictionary's header (RFC 8878, 6) they have none. */
+    memset(to + 4, 0, 4);
+    return size;
 }
 
 size_t dictionary_room(size_t size)
@@ -117,11 +130,7 @@ static size_t compress_zstd(Compressor *compressor, bool dictionary, const uint8
     ZSTD_CCtx *zstd = compressor->zstd;
     size_t packed;
     if (dictionary) {
-        /* The table says which dictionary it is; a frame need not. */
-        (void)ZSTD_CCtx_setParameter(zstd, ZSTD_c_dictIDFlag, 0);
-        if (ZSTD_isError(ZSTD_CCtx_refCDict(zstd, compressor->dictionary)))
-            return 0;
-        packed = ZSTD_compress2(zstd, to, capacity, from, size);
+        packed = ZSTD_compress_usingCDict(zstd, to, capacity, from, size, compressor->dictionary);
     } else {
         packed = ZSTD_compressCCtx(zstd, to, capacity, from, size, compressor->level);
     }

@@ -97,8 +97,9 @@ const char *block_check(const uint64_t id[2], uint64_t offset, const uint8_t *st
 /* ---- compression ----------------------------------------------------------------------------- */
 
 typedef struct Compressor {
-    void *zstd;       /* ZSTD_CCtx, kept */
-    void *dictionary; /* ZSTD_CDict; NULL: none */
+    void *zstd;             /* ZSTD_CCtx, kept */
+    const void *dictionary; /* ZSTD_CDict in dictionary_memory; NULL: none */
+    void *dictionary_memory;
     int level;
 } Compressor;
 void compressor_deinit(Compressor *compressor);
