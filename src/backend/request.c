@@ -666,48 +666,6 @@ bool request_scan_step(Backend *backend)
 
 /* ---- measure --------------------------------------------------------------------------------- */
 
-#define COUNT_STEP 65536u /* rows counted inside one epoch */
-
-typedef struct Counting {
-    Backend *backend;
-    uint64_t rows;
-    uint32_t left;
-    Buffer last;
-    Status status;
-} Counting;
-
-static bool count_row(void *arg, const Entry *entry)
-{
-    Counting *counting = arg;
-    counting->rows++;
-    if (--counting->left > 0 &&
-        atomic_load_explicit(&counting->backend->slot->interrupt, memory_order_relaxed) == 0)
-        return true;
-    buffer_clear(&counting->last);
-    counting->status = buffer_append(&counting->last, entry->key.data, entry->key.size);
-    if (counting->status == AIDB_OK)
-        counting->status = buffer_append_byte(&counting->last, 0);
-    return false;
-}
-
-static Status count_rows(Backend *backend, const Message *message, uint64_t snapshot,
-                         Counting *counting)
-{
-    DbScan scan = {.from = message->from, .to = message->to, .keys_only = true};
-    for (bool ended = false; !ended;) {
-        uint64_t at;
-        counting->left = COUNT_STEP;
-        RETURN_IF_FAILED(
-            db_scan(backend->session, snapshot, &scan, count_row, counting, &ended, &at));
-        RETURN_IF_FAILED(counting->status);
-        if (atomic_load(&backend->slot->interrupt) != 0)
-            return status_set(AIDB_CANCELED, "canceled");
-        if (!ended)
-            scan.from = buffer_slice(&counting->last);
-    }
-    return AIDB_OK;
-}
-
 static Status measure(Backend *backend, const Message *message, Message *measured)
 {
     RETURN_IF_FAILED(check_snapshot(backend, message->snapshot));
@@ -723,12 +681,10 @@ static Status measure(Backend *backend, const Message *message, Message *measure
         RETURN_IF_FAILED(db_snapshot_acquire(backend->session, &registered));
         snapshot = measured->lsn = registered;
     }
-    Counting counting = {.backend = backend};
-    Status status = count_rows(backend, message, snapshot, &counting);
-    buffer_deinit(&counting.last);
+    Status status =
+        db_count(backend->session, snapshot, message->from, message->to, &measured->count);
     if (registered != DB_NOW)
         db_snapshot_release(backend->session, registered);
-    measured->count = counting.rows;
     return status;
 }
 

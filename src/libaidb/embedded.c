@@ -101,12 +101,6 @@ static void session_return(PoolPlace *place)
     atomic_store_explicit(&place->busy, 0, memory_order_release);
 }
 
-static bool interrupted(const PoolPlace *place)
-{
-    return atomic_load_explicit(&db_session_slot(place->session)->interrupt,
-                                memory_order_relaxed) != 0;
-}
-
 /* ---- reading -------------------------------------------------------------------------------- */
 
 static Status embedded_get(void *state, uint64_t snapshot, Slice key, aidb_value *value)
@@ -226,57 +220,18 @@ static void embedded_snapshot_release(void *state, uint64_t lsn)
     }
 }
 
-#define COUNT_STEP 65536u
-
-typedef struct Counting {
-    uint64_t rows;
-    uint64_t in_chunk;
-    Buffer last; /* key of the last row, and the zero byte that leads behind it */
-    Status status;
-} Counting;
-
-static bool count_row(void *arg, const Entry *entry)
-{
-    Counting *counting = arg;
-    counting->rows++;
-    if (++counting->in_chunk < COUNT_STEP)
-        return true;
-    buffer_clear(&counting->last);
-    counting->status = buffer_append(&counting->last, entry->key.data, entry->key.size);
-    if (counting->status == AIDB_OK)
-        counting->status = buffer_append_byte(&counting->last, 0);
-    return false;
-}
-
 static Status count_range(Embedded *store, PoolPlace *place, uint64_t snapshot, Slice from,
                           Slice to, uint64_t *count)
 {
-    Counting counting = {0};
-    DbScan scan = {.from = from, .to = to, .keys_only = true};
     uint64_t registered = 0;
-    bool ended = false;
-    Status status = AIDB_OK;
     if (snapshot == SNAPSHOT_NOW) {
-        OUT_IF_FAILED(db_snapshot_acquire(place->session, &registered));
+        RETURN_IF_FAILED(db_snapshot_acquire(place->session, &registered));
         snapshot = registered;
     }
-    while (!ended) {
-        uint64_t at;
-        counting.in_chunk = 0;
-        OUT_IF_FAILED(db_scan(place->session, snapshot, &scan, count_row, &counting, &ended, &at));
-        OUT_IF_FAILED(counting.status);
-        if (interrupted(place)) {
-            status = status_set(AIDB_CANCELED, "canceled");
-            goto out;
-        }
-        scan.from = buffer_slice(&counting.last);
-    }
-    *count = counting.rows;
-out:
+    Status status = db_count(place->session, snapshot, from, to, count);
     /* Not by the session: another snapshot at this LSN may have been released in its place. */
     if (registered != 0)
         embedded_snapshot_release(store, registered);
-    buffer_deinit(&counting.last);
     return status;
 }
 

@@ -131,6 +131,11 @@ Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
                bool (*row)(void *arg, const Entry *entry), void *arg, bool *ended,
                uint64_t *at) MUST_CHECK;
 
+/* How many live entries [from, to) has as of a snapshot that is registered. Counts in steps, so that no
+ * epoch lasts long. AIDB_CANCELED when the slot's interrupt is set. */
+Status db_count(Session *session, uint64_t snapshot, Slice from, Slice to,
+                uint64_t *count) MUST_CHECK;
+
 /* Registers the newest visible LSN (AIDB_LIMIT: SLOT_SNAPSHOTS in this session). */
 Status db_snapshot_acquire(Session *session, uint64_t *lsn) MUST_CHECK;
 void db_snapshot_release(Session *session, uint64_t lsn);

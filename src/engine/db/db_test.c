@@ -980,6 +980,24 @@ START_TEST(long_scans_pass_the_cache)
 }
 END_TEST
 
+/* Nor does a long count. */
+START_TEST(long_counts_pass_the_cache)
+{
+    World world;
+    world_create(&world, 80);
+    write_noise(&world, 1000);
+    ok(db_compact(world.compactor, slice_make(NULL, 0), slice_make(NULL, 0)));
+    uint64_t snapshot, count, used, capacity, blocks;
+    ok(db_snapshot_acquire(world.client, &snapshot));
+    ok(db_count(world.client, snapshot, slice_make(NULL, 0), slice_make(NULL, 0), &count));
+    db_snapshot_release(world.client, snapshot);
+    ck_assert_uint_eq(count, 1000);
+    cache_usage(world.db->shared->cache, &used, &capacity, &blocks);
+    ck_assert_uint_lt(blocks, 300); /* a quarter of the data, indexes and dictionaries */
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(properties_are_there)
 {
     World world;
@@ -1023,6 +1041,7 @@ int main(void)
     tcase_add_test(promises, batch_larger_than_memory);
     tcase_add_test(promises, tables_grow_with_the_data);
     tcase_add_test(promises, long_scans_pass_the_cache);
+    tcase_add_test(promises, long_counts_pass_the_cache);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);
     SRunner *runner = srunner_create(suite);

@@ -437,6 +437,60 @@ out:
     return status;
 }
 
+/* ---- counting ----------------------------------------------------------------------------------- */
+
+#define COUNT_STEP_MIN (64u << 10)
+#define COUNT_STEP_MAX (4u << 20)
+
+typedef struct Counting {
+    const Session *session;
+    uint64_t rows;
+    uint64_t bytes, step_end;
+    Buffer last; /* key of the step's last row, and the zero byte that leads behind it */
+    Status status;
+} Counting;
+
+static bool count_row(void *arg, const Entry *entry)
+{
+    Counting *counting = arg;
+    counting->rows++;
+    counting->bytes += entry->key.size + entry->value.size;
+    if (counting->bytes < counting->step_end &&
+        atomic_load_explicit(&counting->session->slot->interrupt, memory_order_relaxed) == 0)
+        return true;
+    counting->status = buffer_set(&counting->last, entry->key);
+    if (counting->status == AIDB_OK)
+        counting->status = buffer_append_byte(&counting->last, 0);
+    return false;
+}
+
+Status db_count(Session *session, uint64_t snapshot, Slice from, Slice to, uint64_t *count)
+{
+    *count = 0;
+    /* The first step ends where it is known that this is a long walk. */
+    uint64_t step = session->shared->cache_size / LONG_SCAN_PART;
+    step = step < COUNT_STEP_MIN ? COUNT_STEP_MIN : step > COUNT_STEP_MAX ? COUNT_STEP_MAX : step;
+    Counting counting = {.session = session};
+    DbScan scan = {.from = from, .to = to};
+    Status status = AIDB_OK;
+    for (bool ended = false; !ended;) {
+        uint64_t at;
+        scan.walked = counting.bytes;
+        counting.step_end = counting.bytes + step;
+        OUT_IF_FAILED(db_scan(session, snapshot, &scan, count_row, &counting, &ended, &at));
+        OUT_IF_FAILED(counting.status);
+        if (atomic_load(&session->slot->interrupt) != 0) {
+            status = status_set(AIDB_CANCELED, "canceled");
+            goto out;
+        }
+        scan.from = buffer_slice(&counting.last);
+    }
+    *count = counting.rows;
+out:
+    buffer_deinit(&counting.last);
+    return status;
+}
+
 Status db_approximate_size(Session *session, Slice from, Slice to, uint64_t *bytes)
 {
     *bytes = 0;
