@@ -185,6 +185,8 @@ void aidb_batch_clear(aidb_batch *batch);
 aidb_status aidb_batch_put(aidb_batch *batch, const void *key, size_t key_size, const void *value,
                            size_t value_size);
 aidb_status aidb_batch_delete(aidb_batch *batch, const void *key, size_t key_size);
+/* A batch of more than a million range deletes, or of so many overlapping ones that what every two of
+ * them share does not fit into the memtables, is refused as a whole: AIDB_LIMIT. */
 aidb_status aidb_batch_delete_range(aidb_batch *batch, const aidb_range *range);
 
 /* Conditions that must hold before the batch, or none of it is written. */

@@ -145,6 +145,20 @@ bool expectation_next(Slice row, size_t *cursor, Expectation *expectation, bool 
 Status batch_check(Slice ops, uint32_t *op_count, uint32_t *range_count) MUST_CHECK;
 Status expectations_check(Slice row, uint32_t *count) MUST_CHECK;
 
+/* Range deletes that one batch may hold. */
+#define BATCH_RANGES_MAX 1000000u
+
+/* What the range deletes of a batch ask of a memtable at most. */
+typedef struct RangeLoad {
+    uint32_t count;
+    uint32_t depth;  /* of those that overlap in one place */
+    uint64_t pieces; /* the stretches between all their bounds, each as often as it is covered */
+} RangeLoad;
+#define RANGE_LOAD_NONE ((RangeLoad){0})
+#define RANGE_LOAD_ONE  ((RangeLoad){.count = 1, .depth = 1, .pieces = 1})
+/* `ops` was checked and holds `range_count` range deletes. AIDB_LIMIT: more than BATCH_RANGES_MAX. */
+Status batch_range_load(Slice ops, uint32_t range_count, RangeLoad *load) MUST_CHECK;
+
 /* ---- options --------------------------------------------------------------------------------- */
 
 typedef enum Compression {

@@ -614,6 +614,49 @@ static void check_fragment(const RangeFragments *fragments, size_t index, const 
     ck_assert_uint_eq(fragment->lsn_count, lsn_count);
 }
 
+/* The load of a batch is what its fragments come to. */
+START_TEST(load_of_ranges)
+{
+    random_seed("load_of_ranges");
+    enum { TOMBSTONES = 24 };
+    for (int round = 0; round < 1000; round++) {
+        uint8_t bytes[2 * TOMBSTONES][2];
+        RangeTombstone tombstones[TOMBSTONES];
+        Batch batch = {0};
+        size_t count = random_below(TOMBSTONES + 1);
+        for (size_t i = 0; i < count; i++) {
+            for (size_t j = 0; j < 4; j++)
+                bytes[2 * i + j / 2][j % 2] = (uint8_t)('a' + random_below(4));
+            tombstones[i] = (RangeTombstone){.from = slice_make(bytes[2 * i], random_below(3)),
+                                             .to = slice_make(bytes[2 * i + 1], random_below(3)),
+                                             .lsn = 1 + i};
+            ck_assert_int_eq(batch_put(&batch, text("k"), text("v")), AIDB_OK);
+            ck_assert_int_eq(batch_delete_range(&batch, tombstones[i].from, tombstones[i].to),
+                             AIDB_OK);
+        }
+        RangeFragments fragments;
+        ck_assert_int_eq(range_fragments_build(tombstones, count, &fragments), AIDB_OK);
+        uint64_t pieces = 0;
+        uint32_t depth = 0;
+        for (size_t i = 0; i < fragments.count; i++) {
+            uint32_t here = fragments.items[i].lsn_count;
+            pieces += here;
+            depth = here > depth ? here : depth;
+        }
+        RangeLoad load;
+        ck_assert_int_eq(batch_range_load(buffer_slice(&batch.ops), batch.range_count, &load),
+                         AIDB_OK);
+        ck_assert_uint_eq(load.count, batch.range_count);
+        ck_assert_uint_eq(load.pieces, pieces);
+        ck_assert_uint_eq(load.depth, depth);
+        range_fragments_deinit(&fragments);
+        batch_deinit(&batch);
+    }
+    RangeLoad load;
+    ck_assert_int_eq(batch_range_load(text(""), BATCH_RANGES_MAX + 1, &load), AIDB_LIMIT);
+}
+END_TEST
+
 START_TEST(fragments_shapes)
 {
     RangeFragments fragments;
@@ -672,6 +715,7 @@ static Suite *base_suite(void)
     suite_add_tcase(suite, merging);
     TCase *ranges = tcase_create("range fragments");
     tcase_add_test(ranges, fragments_random);
+    tcase_add_test(ranges, load_of_ranges);
     tcase_add_test(ranges, fragments_shapes);
     suite_add_tcase(suite, ranges);
     return suite;

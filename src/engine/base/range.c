@@ -1,5 +1,5 @@
 /*
- * range.c - range tombstones cut into fragments.
+ * range.c - range tombstones cut into fragments, and how many those of a batch come to.
  *
  * Tombstones overlap in any way; fragments do not. A sweep over the sorted bounds of all tombstones
  * keeps the LSNs of those that are open, newest first, and emits one fragment between each two
@@ -12,6 +12,7 @@
 #include "config.h"
 #include "engine/base/base.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 /* A fragment before memory for the result is had: where its LSNs begin among all. */
@@ -246,4 +247,66 @@ uint64_t range_fragments_cover(const RangeFragment *items, size_t count, Slice k
             high = middle;
     }
     return first < fragment->lsn_count ? fragment->lsns[first] : 0;
+}
+
+/* ---- what a batch comes to ------------------------------------------------------------------- */
+
+/* How many bounds at *at are equal to `bound`; *at moves behind them. */
+static uint32_t take_equal(const Slice *bounds, size_t count, size_t *at, Slice bound)
+{
+    size_t first = *at;
+    while (*at < count && slice_equal(bounds[*at], bound))
+        ++*at;
+    return (uint32_t)(*at - first);
+}
+
+/* The same sweep as above, which only counts: its work is that of sorting, however they overlap. */
+static void count_pieces(const Slice *lower, size_t lower_count, const Slice *upper,
+                         size_t upper_count, RangeLoad *load)
+{
+    uint32_t depth = 0;
+    for (size_t i = 0, j = 0; i < lower_count || j < upper_count;) {
+        bool opens =
+            j == upper_count || (i < lower_count && slice_compare(lower[i], upper[j]) <= 0);
+        Slice bound = opens ? lower[i] : upper[j];
+        depth += take_equal(lower, lower_count, &i, bound);
+        depth -= take_equal(upper, upper_count, &j, bound);
+        load->pieces += depth;
+        load->depth = depth > load->depth ? depth : load->depth;
+    }
+}
+
+Status batch_range_load(Slice ops, uint32_t range_count, RangeLoad *load)
+{
+    *load = range_count == 0 ? RANGE_LOAD_NONE : RANGE_LOAD_ONE;
+    if (range_count <= 1)
+        return AIDB_OK;
+    if (range_count > BATCH_RANGES_MAX) {
+        (void)status_set(AIDB_LIMIT, "a batch of %" PRIu32 " range deletes; the limit is %u",
+                         range_count, BATCH_RANGES_MAX);
+        status_hint("Split the batch.");
+        return AIDB_LIMIT;
+    }
+    Slice *lower = malloc(2 * (size_t)range_count * sizeof *lower);
+    if (lower == NULL)
+        return status_set(AIDB_NO_MEMORY, "could not allocate room for %" PRIu32 " range deletes",
+                          range_count);
+    Slice *upper = lower + range_count;
+    size_t lower_count = 0, upper_count = 0, cursor = 0;
+    BatchOp op;
+    bool damaged = false;
+    while (batch_next(ops, &cursor, &op, &damaged)) {
+        if (op.type != OP_DELETE_RANGE ||
+            (op.value.size > 0 && slice_compare(op.key, op.value) >= 0))
+            continue;
+        lower[lower_count++] = op.key;
+        if (op.value.size > 0)
+            upper[upper_count++] = op.value;
+    }
+    qsort(lower, lower_count, sizeof *lower, compare_bounds);
+    qsort(upper, upper_count, sizeof *upper, compare_bounds);
+    *load = (RangeLoad){.count = range_count};
+    count_pieces(lower, lower_count, upper, upper_count, load);
+    free(lower);
+    return AIDB_OK;
 }

@@ -750,13 +750,14 @@ static void model_make_keys(Model *model, uint64_t *seed, size_t count)
 static void write_op(Store *store, Memtable *memtable, const Op *op)
 {
     if (op->type == OP_DELETE_RANGE) {
-        ck_assert_int_eq(
-            memtable_secure(memtable, store->slot, 0, 1, op->key.size + op->to.size + 16), AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, store->slot, 0, RANGE_LOAD_ONE,
+                                         op->key.size + op->to.size + 16),
+                         AIDB_OK);
         memtable_add_range(memtable, buffer_slice(&op->key), buffer_slice(&op->to), op->lsn);
     } else {
-        ck_assert_int_eq(
-            memtable_secure(memtable, store->slot, 1, 0, op->key.size + op->value.size + 16),
-            AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, store->slot, 1, RANGE_LOAD_NONE,
+                                         op->key.size + op->value.size + 16),
+                         AIDB_OK);
         memtable_add(memtable, (OpType)op->type, buffer_slice(&op->key), buffer_slice(&op->value),
                      op->lsn);
     }
@@ -998,7 +999,8 @@ END_TEST
 
 static void put(Store *store, Memtable *memtable, const char *key, const char *value, uint64_t lsn)
 {
-    ck_assert_int_eq(memtable_secure(memtable, store->slot, 1, 0, strlen(key) + strlen(value) + 16),
+    ck_assert_int_eq(memtable_secure(memtable, store->slot, 1, RANGE_LOAD_NONE,
+                                     strlen(key) + strlen(value) + 16),
                      AIDB_OK);
     memtable_add(memtable, value[0] == '-' ? OP_DELETE : OP_PUT, slice_from_string(key),
                  value[0] == '-' ? (Slice){0} : slice_from_string(value), lsn);
@@ -1086,7 +1088,7 @@ START_TEST(test_stripes)
         put(&store, memtable, "m", "x", 15);
         put(&store, memtable, "k", "b", 20);
         put(&store, memtable, "k", "c", 30);
-        ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, 1, 20), AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, RANGE_LOAD_ONE, 20), AIDB_OK);
         memtable_add_range(memtable, slice_from_string("m"), slice_from_string("n"), 35);
         put(&store, memtable, "k", "d", 40);
         put(&store, memtable, "k", "-", 50);
@@ -1267,7 +1269,7 @@ START_TEST(test_empty_flush)
     ck_assert_uint_eq(edit.added_count, 0);
     ck_assert_uint_eq(count_tables(&store), 0);
     /* Nothing but a range tombstone is a table too. */
-    ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, 1, 20), AIDB_OK);
+    ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, RANGE_LOAD_ONE, 20), AIDB_OK);
     memtable_add_range(memtable, slice_from_string("b"), (Slice){0}, 200);
     store.lsn = 200;
     flush_one(&store, &memtable);
@@ -1296,7 +1298,7 @@ START_TEST(test_many_ranges)
         char to[32];
         snprintf(from, sizeof from, "k%06d", 2 * i);
         snprintf(to, sizeof to, "k%06d", 2 * i + 1 + i % 2);
-        ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, 1, 64), AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, store.slot, 0, RANGE_LOAD_ONE, 64), AIDB_OK);
         memtable_add_range(memtable, slice_from_string(from), slice_from_string(to), ++store.lsn);
     }
     flush_one(&store, &memtable);

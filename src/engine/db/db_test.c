@@ -521,6 +521,57 @@ START_TEST(large_batches_pass)
 END_TEST
 
 /* With every memtable waiting and none that can be flushed, a flush and a stop end with the reason. */
+/* Range deletes that do not overlap need memory for each of them, not for each two. */
+START_TEST(many_range_deletes_in_a_batch)
+{
+    enum { RANGES = 5000 };
+    World world;
+    world_create(&world, 1);
+    DbCommit commit;
+    for (int pass = 0; pass < 2; pass++) {
+        Batch batch = {0};
+        for (int i = 0; i < 2 * RANGES; i++) {
+            char from[16], to[16];
+            snprintf(from, sizeof from, "range%06d", i);
+            snprintf(to, sizeof to, "range%06d", i + 1);
+            if (pass == 0)
+                ok(batch_put(&batch, slice_from_string(from), slice_make("v", 1)));
+            else if (i % 2 == 0)
+                ok(batch_delete_range(&batch, slice_from_string(from), slice_from_string(to)));
+        }
+        ok(write_batch(&world, &batch, &commit));
+        batch_deinit(&batch);
+        if (pass == 0)
+            ok(db_flush(world.client)); /* nobody else would make room */
+    }
+    ok(db_wait(world.client, commit.end, AIDB_FSYNC));
+    for (int look = 0; look < 3; look++) {
+        uint64_t snapshot, count;
+        ok(db_snapshot_acquire(world.client, &snapshot));
+        ok(db_count(world.client, snapshot, slice_make(NULL, 0), slice_make(NULL, 0), &count));
+        db_snapshot_release(world.client, snapshot);
+        ck_assert_uint_eq(count, RANGES);
+        if (look == 0) { /* from the log */
+            world_close(&world, false);
+            world_open(&world);
+        } else { /* from tables */
+            ok(db_flush(world.client));
+        }
+    }
+    Batch nested = {0};
+    for (int i = 0; i < RANGES; i++) {
+        char from[16], to[16];
+        snprintf(from, sizeof from, "a%06d", i);
+        snprintf(to, sizeof to, "z%06d", RANGES - i);
+        ok(batch_delete_range(&nested, slice_from_string(from), slice_from_string(to)));
+    }
+    ck_assert_int_eq(write_batch(&world, &nested, &commit), AIDB_LIMIT);
+    ck_assert_ptr_nonnull(strstr(status_text(), "range deletes"));
+    batch_deinit(&nested);
+    world_destroy(&world);
+}
+END_TEST
+
 START_TEST(a_flush_that_cannot_be_done_ends)
 {
     World world;
@@ -737,7 +788,7 @@ START_TEST(a_pool_in_pieces_is_joined)
         ok(write_batch(&world, &batch, &commit));
         batch_deinit(&batch);
         ok(memtable_create(pool, slot, &others[count]));
-        Status status = memtable_secure(others[count], slot, 1, 0, large / 2);
+        Status status = memtable_secure(others[count], slot, 1, RANGE_LOAD_NONE, large / 2);
         count++;
         if (status == AIDB_BUSY)
             break;
@@ -1029,6 +1080,7 @@ int main(void)
     tcase_add_test(promises, expectations_are_checked_with_the_write);
     tcase_add_test(promises, expectations_see_a_sealed_memtable);
     tcase_add_test(promises, large_batches_pass);
+    tcase_add_test(promises, many_range_deletes_in_a_batch);
     tcase_add_test(promises, a_flush_that_cannot_be_done_ends);
     tcase_add_test(promises, a_pool_in_pieces_is_joined);
     tcase_add_test(promises, debts_follow_the_rate);

@@ -63,23 +63,22 @@ static void replay_op(Memtable *active, const BatchOp *op, uint64_t lsn)
 
 /* Makes room for so many operations, flushing what is in the active memtable when they do not fit beside
  * it. */
-static Status secure_replay(Session *session, uint32_t op_count, uint32_t range_count,
+static Status secure_replay(Session *session, uint32_t op_count, RangeLoad ranges,
                             uint64_t payload_size)
 {
     DbShared *shared = session->shared;
-    uint64_t need = memtable_need(shared->active, op_count, range_count, payload_size);
+    uint64_t need = memtable_need(shared->active, op_count, ranges, payload_size);
     Status status = AIDB_BUSY;
     if (memtable_entries(shared->active) == 0 ||
         memtable_bytes(shared->active) + need <= shared->memtable_size)
-        status =
-            memtable_secure(shared->active, session->slot, op_count, range_count, payload_size);
+        status = memtable_secure(shared->active, session->slot, op_count, ranges, payload_size);
     if (status != AIDB_BUSY || memtable_entries(shared->active) == 0)
         return status;
     bool did;
     RETURN_IF_FAILED(view_switch_memtable(session));
     RETURN_IF_FAILED(flush_immutables(session, &did));
     FAILPOINT("recover.flushed");
-    return memtable_secure(shared->active, session->slot, op_count, range_count, payload_size);
+    return memtable_secure(shared->active, session->slot, op_count, ranges, payload_size);
 }
 
 /* A batch that was written when memory was larger than now: its operations one by one, over as many
@@ -92,8 +91,9 @@ static Status replay_pieces(Session *session, const WalRecord *record)
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged)) {
-        Status status = secure_replay(session, 1, op.type == OP_DELETE_RANGE,
-                                      (uint64_t)op.key.size + op.value.size);
+        Status status =
+            secure_replay(session, 1, op.type == OP_DELETE_RANGE ? RANGE_LOAD_ONE : RANGE_LOAD_NONE,
+                          (uint64_t)op.key.size + op.value.size);
         if (status == AIDB_BUSY || status == AIDB_LIMIT) {
             (void)status_set(AIDB_LIMIT,
                              "an operation of %zu bytes in the log, at LSN %llu, does not fit into "
@@ -119,7 +119,10 @@ static Status replay_record(Session *session, const WalRecord *record)
     if (status != AIDB_OK)
         return status_set(AIDB_CORRUPTION, "the log record at LSN %llu holds no batch",
                           (unsigned long long)record->lsn);
-    status = secure_replay(session, op_count, range_count, record->payload.size);
+    RangeLoad ranges;
+    status = batch_range_load(record->payload, range_count, &ranges);
+    if (status == AIDB_OK)
+        status = secure_replay(session, op_count, ranges, record->payload.size);
     if (status == AIDB_BUSY || status == AIDB_LIMIT) {
         RETURN_IF_FAILED(replay_pieces(session, record));
     } else {

@@ -107,23 +107,25 @@ static bool has_immutables(Session *session)
 }
 
 /* Room in the active memtable, switching it when it is full. Write lock held. AIDB_BUSY: after a flush. */
-static Status secure_memtable(Session *session, const DbWrite *write)
+static Status secure_memtable(Session *session, const DbWrite *write, RangeLoad ranges)
 {
     DbShared *shared = session->shared;
-    uint64_t need =
-        memtable_need(shared->active, write->op_count, write->range_count, write->ops.size);
+    uint64_t need = memtable_need(shared->active, write->op_count, ranges, write->ops.size);
     if (memtable_entries(shared->active) > 0 &&
         memtable_bytes(shared->active) + need > shared->memtable_size)
         RETURN_IF_FAILED(view_switch_memtable(session));
-    Status status = memtable_secure(shared->active, session->slot, write->op_count,
-                                    write->range_count, write->ops.size);
+    Status status =
+        memtable_secure(shared->active, session->slot, write->op_count, ranges, write->ops.size);
     if (status == AIDB_BUSY && memtable_entries(shared->active) > 0 && !has_immutables(session)) {
         /* The free memory is in pieces between those of the active memtable, and no flush is on its way
          * that would join them: this one's will. */
         RETURN_IF_FAILED(view_switch_memtable(session));
-        status = memtable_secure(shared->active, session->slot, write->op_count, write->range_count,
+        status = memtable_secure(shared->active, session->slot, write->op_count, ranges,
                                  write->ops.size);
     }
+    if (status == AIDB_LIMIT && ranges.depth > 1)
+        status_hint(
+            "Split the batch: range deletes that overlap take memory for every two of them.");
     return status;
 }
 
@@ -146,8 +148,8 @@ static void insert(Session *session, const DbWrite *write, uint64_t payload_lsn,
 /* One attempt under the write lock. AIDB_BUSY: wait as *wait tells and try again. */
 typedef enum WaitFor { WAIT_NOTHING, WAIT_LOG, WAIT_MEMTABLE } WaitFor;
 
-static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uint64_t at,
-                      uint64_t flushed, DbCommit *commit, WaitFor *wait)
+static Status attempt(Session *session, const DbWrite *write, RangeLoad ranges, uint64_t hash,
+                      uint64_t at, uint64_t flushed, DbCommit *commit, WaitFor *wait)
 {
     Db *db = session->db;
     DbShared *shared = session->shared;
@@ -159,7 +161,7 @@ static Status attempt(Session *session, const DbWrite *write, uint64_t hash, uin
         commit->end = commit->lsn;
         return AIDB_OK;
     }
-    Status status = secure_memtable(session, write);
+    Status status = secure_memtable(session, write, ranges);
     if (status != AIDB_OK) {
         *wait = WAIT_MEMTABLE;
         return status;
@@ -195,6 +197,8 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
         status_hint("Split the batch, or raise batch_max and perhaps memory.");
         return status;
     }
+    RangeLoad ranges;
+    RETURN_IF_FAILED(batch_range_load(write->ops, write->range_count, &ranges));
     RETURN_IF_FAILED(throttle_write(session, write->ops.size, &commit->debt));
     uint64_t hash = wal_payload_hash(write->ops);
     for (;;) {
@@ -209,8 +213,9 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
         WaitFor wait = WAIT_NOTHING;
         lock_acquire(&shared->write_lock, session->slot);
         const Memtable *before = shared->active;
-        Status status = db_failed(db) ? db_check(db)
-                                      : attempt(session, write, hash, at, flushed, commit, &wait);
+        Status status = db_failed(db)
+                            ? db_check(db)
+                            : attempt(session, write, ranges, hash, at, flushed, commit, &wait);
         bool switched = shared->active != before;
         lock_release(&shared->write_lock, session->slot);
         if (switched)

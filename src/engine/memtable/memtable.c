@@ -11,19 +11,19 @@ static uint64_t add_saturated(uint64_t a, uint64_t b)
     return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
-uint64_t memtable_need(const Memtable *memtable, size_t op_count, size_t range_count,
+uint64_t memtable_need(const Memtable *memtable, size_t op_count, RangeLoad ranges,
                        uint64_t payload_bytes)
 {
     uint64_t need = add_saturated(entries_need(memtable, op_count), payload_bytes);
-    if (range_count > 0)
-        need = add_saturated(need, ranges_need(memtable, range_count));
+    if (ranges.count > 0)
+        need = add_saturated(need, ranges_need(memtable, ranges));
     return need;
 }
 
-Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, size_t range_count,
+Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, RangeLoad ranges,
                        uint64_t payload_bytes)
 {
-    uint64_t need = memtable_need(memtable, op_count, range_count, payload_bytes);
+    uint64_t need = memtable_need(memtable, op_count, ranges, payload_bytes);
     if (need > memtable->limit - memtable->position) {
         memtable->secured_until = memtable->position;
         RETURN_IF_FAILED(mempool_extend(memtable, slot, need));

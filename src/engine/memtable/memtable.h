@@ -32,13 +32,13 @@ Status memtable_create(MemPool *pool, Slot *slot, Memtable **memtable) MUST_CHEC
 void memtable_retire(Memtable *memtable, Slot *slot);
 
 /* Bytes that these operations take at the very most. */
-uint64_t memtable_need(const Memtable *memtable, size_t op_count, size_t range_count,
+uint64_t memtable_need(const Memtable *memtable, size_t op_count, RangeLoad ranges,
                        uint64_t payload_bytes);
 /* Makes sure that adding them cannot fail. `payload_bytes` is the sum of the sizes of keys, values
  * and bounds. AIDB_BUSY when the pool is used up or holds no run of chunks that is long enough,
  * AIDB_LIMIT when not even an empty pool could hold them. What was secured and is not added before
  * the next call is given up. Write lock held. */
-Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, size_t range_count,
+Status memtable_secure(Memtable *memtable, Slot *slot, size_t op_count, RangeLoad ranges,
                        uint64_t payload_bytes) MUST_CHECK;
 /* Cannot fail after memtable_secure. `lsn` is greater than every one before in this memtable. Write
  * lock held. A reader that looks with a `visible` below `lsn` does not see it. */

@@ -58,7 +58,7 @@ static int run(MemPool *pool, Slot *slot, KeyKind kind, uint64_t count, char (*k
         return 1;
     uint64_t start = cpu_ns();
     for (uint64_t i = 0; i < count; i++) {
-        if (memtable_secure(memtable, slot, 1, 0, 24) != AIDB_OK)
+        if (memtable_secure(memtable, slot, 1, RANGE_LOAD_NONE, 24) != AIDB_OK)
             return 1;
         memtable_add(memtable, OP_PUT, slice_make(keys[i], 16), slice_make(&i, sizeof i), i + 1);
     }

@@ -163,7 +163,7 @@ void entries_add(Memtable *memtable, OpType type, Slice key, Slice value, uint64
 /* ---- ranges.c: the range tombstones ---------------------------------------------------------- */
 
 void ranges_init(Memtable *memtable);
-uint64_t ranges_need(const Memtable *memtable, size_t range_count);
+uint64_t ranges_need(const Memtable *memtable, RangeLoad ranges);
 void ranges_add(Memtable *memtable, Slice from, Slice to, uint64_t lsn);
 
 #endif

@@ -114,8 +114,8 @@ static Memtable *world_create(World *world)
 static void put(World *world, Memtable *memtable, Slice key, Slice value, uint64_t lsn)
 {
     uint64_t payload = key.size + value.size;
-    ck_assert_int_eq(memtable_secure(memtable, world->slot, 1, 0, payload), AIDB_OK);
-    uint64_t need = memtable_need(memtable, 1, 0, payload);
+    ck_assert_int_eq(memtable_secure(memtable, world->slot, 1, RANGE_LOAD_NONE, payload), AIDB_OK);
+    uint64_t need = memtable_need(memtable, 1, RANGE_LOAD_NONE, payload);
     uint64_t before = memtable_bytes(memtable);
     memtable_add(memtable, OP_PUT, key, value, lsn);
     ck_assert_uint_le(memtable_bytes(memtable) - before, need);
@@ -124,8 +124,8 @@ static void put(World *world, Memtable *memtable, Slice key, Slice value, uint64
 static void delete_range(World *world, Memtable *memtable, Slice from, Slice to, uint64_t lsn)
 {
     uint64_t payload = from.size + to.size;
-    ck_assert_int_eq(memtable_secure(memtable, world->slot, 0, 1, payload), AIDB_OK);
-    uint64_t need = memtable_need(memtable, 0, 1, payload);
+    ck_assert_int_eq(memtable_secure(memtable, world->slot, 0, RANGE_LOAD_ONE, payload), AIDB_OK);
+    uint64_t need = memtable_need(memtable, 0, RANGE_LOAD_ONE, payload);
     uint64_t before = memtable_bytes(memtable);
     memtable_add_range(memtable, from, to, lsn);
     ck_assert_uint_le(memtable_bytes(memtable) - before, need);
@@ -286,9 +286,9 @@ START_TEST(entries_random)
         Memtable *memtable = world_create(&world);
         for (size_t i = 0; i < model.count; i++) {
             const Entry *entry = &model.entries[i];
-            ck_assert_int_eq(
-                memtable_secure(memtable, world.slot, 1, 0, entry->key.size + entry->value.size),
-                AIDB_OK);
+            ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, RANGE_LOAD_NONE,
+                                             entry->key.size + entry->value.size),
+                             AIDB_OK);
             memtable_add(memtable, entry->type, entry->key, entry->value, entry->lsn);
         }
         model_sort(&model);
@@ -349,9 +349,9 @@ START_TEST(entries_every_snapshot)
     Memtable *memtable = world_create(&world);
     for (size_t i = 0; i < model.count; i++) {
         const Entry *entry = &model.entries[i];
-        ck_assert_int_eq(
-            memtable_secure(memtable, world.slot, 1, 0, entry->key.size + entry->value.size),
-            AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, RANGE_LOAD_NONE,
+                                         entry->key.size + entry->value.size),
+                         AIDB_OK);
         memtable_add(memtable, entry->type, entry->key, entry->value, entry->lsn);
     }
     for (uint64_t visible = 0; visible <= memtable_last_lsn(memtable) + 1; visible++) {
@@ -544,9 +544,9 @@ static Memtable *model_memtable(World *world, Model *model, size_t count)
     Memtable *memtable = world_create(world);
     for (size_t i = 0; i < model->count; i++) {
         const Entry *entry = &model->entries[i];
-        ck_assert_int_eq(
-            memtable_secure(memtable, world->slot, 1, 0, entry->key.size + entry->value.size),
-            AIDB_OK);
+        ck_assert_int_eq(memtable_secure(memtable, world->slot, 1, RANGE_LOAD_NONE,
+                                         entry->key.size + entry->value.size),
+                         AIDB_OK);
         memtable_add(memtable, entry->type, entry->key, entry->value, entry->lsn);
     }
     model_sort(model);
@@ -773,6 +773,12 @@ END_TEST
 
 /* ---- room ------------------------------------------------------------------------------------ */
 
+static Slice big_endian(uint64_t *number)
+{
+    *number = __builtin_bswap64(*number);
+    return slice_make(number, sizeof *number);
+}
+
 /* Whatever a batch holds, what was secured for it is enough: the memtable takes no more than it
  * said, and nothing that stood there before is touched. */
 START_TEST(secure_is_enough)
@@ -781,6 +787,7 @@ START_TEST(secure_is_enough)
     World world;
     world_init(&world, 8 << 20);
     static uint8_t filler[100000];
+    Batch batch = {0};
     for (int round = 0; round < 6; round++) {
         Memtable *memtable = world_create(&world);
         Memtable *other = world_create(&world); /* takes chunks in between */
@@ -790,26 +797,38 @@ START_TEST(secure_is_enough)
         for (;;) {
             size_t op_count = random_below(40);
             size_t range_count = random_below(6) == 0 ? random_below(20) : 0;
+            batch_clear(&batch);
             uint32_t value_size = random_below(20) == 0 ? 80000 : 1 + random_below(300);
+            uint64_t width = random_below(2) == 0 ? UINT64_MAX : UINT64_MAX / 64;
+            for (size_t i = 0; i < range_count; i++) {
+                uint64_t from = random_next();
+                uint64_t to = from + random_below(width);
+                ck_assert_int_eq(batch_delete_range(&batch, big_endian(&from), big_endian(&to)),
+                                 AIDB_OK);
+            }
+            RangeLoad load;
+            ck_assert_int_eq(batch_range_load(buffer_slice(&batch.ops), batch.range_count, &load),
+                             AIDB_OK);
             uint64_t payload = op_count * (16 + value_size) + range_count * 16;
-            if (memtable_secure(memtable, world.slot, op_count, range_count, payload) != AIDB_OK)
+            if (memtable_secure(memtable, world.slot, op_count, load, payload) != AIDB_OK)
                 break;
-            uint64_t need = memtable_need(memtable, op_count, range_count, payload);
+            uint64_t need = memtable_need(memtable, op_count, load, payload);
             uint64_t before = memtable_bytes(memtable);
             for (size_t i = 0; i < op_count; i++) {
                 uint64_t key[2] = {random_next(), lsn};
                 memtable_add(memtable, OP_PUT, slice_make(key, 16), slice_make(filler, value_size),
                              ++lsn);
             }
-            for (size_t i = 0; i < range_count; i++) {
-                uint64_t from = random_next();
-                uint64_t to = random_next();
-                memtable_add_range(memtable, slice_make(&from, 8), slice_make(&to, 8), ++lsn);
+            size_t cursor = 0;
+            BatchOp op;
+            bool damaged = false;
+            while (batch_next(buffer_slice(&batch.ops), &cursor, &op, &damaged)) {
+                memtable_add_range(memtable, op.key, op.value, ++lsn);
                 ranges++;
             }
             ck_assert_uint_le(memtable_bytes(memtable) - before, need);
             if (random_below(10) == 0 &&
-                memtable_secure(other, world.slot, 1, 0, 8 + 1000) == AIDB_OK) {
+                memtable_secure(other, world.slot, 1, RANGE_LOAD_NONE, 8 + 1000) == AIDB_OK) {
                 other_lsn++;
                 memtable_add(other, OP_PUT, slice_make(&other_lsn, 8), slice_make(filler, 1000),
                              other_lsn);
@@ -839,6 +858,7 @@ START_TEST(secure_is_enough)
     ck_assert_uint_eq(used, 0);
     ck_assert_uint_ge(capacity, 8 << 20);
     memtable_retire(memtable, world.slot);
+    batch_deinit(&batch);
     world_deinit(&world);
 }
 END_TEST
@@ -853,17 +873,20 @@ START_TEST(exhaustion)
     uint64_t count = 0;
     for (;; count++) {
         uint64_t key = mix(count);
-        if (memtable_secure(memtable, world.slot, 1, 0, 8 + 100) != AIDB_OK)
+        if (memtable_secure(memtable, world.slot, 1, RANGE_LOAD_NONE, 8 + 100) != AIDB_OK)
             break;
         uint8_t value[100] = {0};
         memcpy(value, &count, 8);
         memtable_add(memtable, OP_PUT, slice_make(&key, 8), slice_make(value, 100), count + 1);
     }
     ck_assert_uint_gt(count, 1000);
-    ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, 0, 8 + 100), AIDB_BUSY);
-    ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, 0, 1 << 20), AIDB_LIMIT);
-    ck_assert_int_eq(memtable_secure(memtable, world.slot, 0, SIZE_MAX / 2, 8), AIDB_LIMIT);
-    ck_assert_int_eq(memtable_secure(memtable, world.slot, 0, 0, 0), AIDB_OK);
+    ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, RANGE_LOAD_NONE, 8 + 100), AIDB_BUSY);
+    ck_assert_int_eq(memtable_secure(memtable, world.slot, 1, RANGE_LOAD_NONE, 1 << 20),
+                     AIDB_LIMIT);
+    ck_assert_int_eq(memtable_secure(memtable, world.slot, 0,
+                                     (RangeLoad){.count = 1, .depth = 1, .pieces = UINT64_MAX}, 8),
+                     AIDB_LIMIT);
+    ck_assert_int_eq(memtable_secure(memtable, world.slot, 0, RANGE_LOAD_NONE, 0), AIDB_OK);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t key = mix(i);
         Entry entry;
@@ -883,7 +906,7 @@ START_TEST(exhaustion)
     epoch_enter(world.epochs, reader);
     memtable_retire(memtable, world.slot);
     Memtable *second = world_create(&world);
-    ck_assert_int_eq(memtable_secure(second, world.slot, 1, 0, 8), AIDB_BUSY);
+    ck_assert_int_eq(memtable_secure(second, world.slot, 1, RANGE_LOAD_NONE, 8), AIDB_BUSY);
     ck_assert(!mempool_has_room(world.pool, world.slot, 1));
     Entry entry;
     uint64_t key = mix(0);
@@ -941,10 +964,12 @@ START_TEST(unused_run_returns)
     world_init(&world, 640 << 10); /* ten chunks */
     Memtable *a = world_create(&world);
     Memtable *b = world_create(&world);
-    ck_assert_int_eq(memtable_secure(a, world.slot, 1, 0, 250 << 10), AIDB_OK); /* 0 to 3 */
+    ck_assert_int_eq(memtable_secure(a, world.slot, 1, RANGE_LOAD_NONE, 250 << 10),
+                     AIDB_OK); /* 0 to 3 */
     memtable_add(a, OP_PUT, text("a"), text("small"), 1);
     put(&world, b, text("b"), text("in chunk 4"), 1);
-    ck_assert_int_eq(memtable_secure(a, world.slot, 1, 0, 300 << 10), AIDB_OK); /* 5 to 9 */
+    ck_assert_int_eq(memtable_secure(a, world.slot, 1, RANGE_LOAD_NONE, 300 << 10),
+                     AIDB_OK); /* 5 to 9 */
     uint64_t used;
     uint64_t capacity;
     mempool_usage(world.pool, &used, &capacity);
@@ -976,7 +1001,8 @@ START_TEST(pool_sizes)
         Memtable *memtable = world_create(&world);
         put(&world, memtable, text("k"), text("v"), 1);
         /* All of it can be used, to the last byte of the pool. */
-        uint64_t rest = capacity - memtable_bytes(memtable) - memtable_need(memtable, 1, 0, 0);
+        uint64_t rest =
+            capacity - memtable_bytes(memtable) - memtable_need(memtable, 1, RANGE_LOAD_NONE, 0);
         if (capacity <= 64 << 20) {
             uint8_t *value = calloc(1, rest);
             ck_assert_ptr_nonnull(value);
@@ -1086,7 +1112,8 @@ static void write_operation(Memtable *memtable, Slot *slot, uint64_t lsn, Status
         operation_range(lsn, &from, &to);
         int from_size = snprintf(key, sizeof key, "%05u", from);
         int to_size = snprintf(to_key, sizeof to_key, "%05u", to);
-        *status = memtable_secure(memtable, slot, 0, 1, (uint64_t)(from_size + to_size));
+        *status =
+            memtable_secure(memtable, slot, 0, RANGE_LOAD_ONE, (uint64_t)(from_size + to_size));
         if (*status == AIDB_OK)
             memtable_add_range(memtable, slice_make(key, (size_t)from_size),
                                slice_make(to_key, (size_t)to_size), lsn);
@@ -1094,7 +1121,7 @@ static void write_operation(Memtable *memtable, Slot *slot, uint64_t lsn, Status
     }
     size_t key_size = shared_key(key, operation_key(lsn));
     uint64_t value[3] = {lsn, operation_key(lsn), ~lsn};
-    *status = memtable_secure(memtable, slot, 1, 0, key_size + sizeof value);
+    *status = memtable_secure(memtable, slot, 1, RANGE_LOAD_NONE, key_size + sizeof value);
     if (*status == AIDB_OK)
         memtable_add(memtable, OP_PUT, slice_make(key, key_size), slice_make(value, sizeof value),
                      lsn);

@@ -16,7 +16,7 @@
  * head; readers load both with acquire.
  *
  * A lookup is a search and one step down the list for each tombstone that is too new. Adding costs a
- * cell for each bound inside the range, which is what ranges_need counts; nested tombstones make
+ * cell for each stretch inside the range, which is what ranges_need counts; nested tombstones make
  * that grow with their square, and as cells are part of memtable_bytes they also fill the memtable
  * sooner: that bounds both the work of a later tombstone and the size of the fragments.
  */
@@ -116,16 +116,19 @@ void ranges_init(Memtable *memtable)
     atomic_store_explicit(&memtable->range_cells, REF_NONE, memory_order_relaxed);
 }
 
-/* Each adds at most two bounds and covers at most every stretch between the bounds there will be. */
-uint64_t ranges_need(const Memtable *memtable, size_t range_count)
+/* Each adds at most two bounds. A cell is made for each stretch between its bounds, which there are when all
+ * of the batch are added; a bound that is here already splits one more stretch, for each tombstone around it. */
+uint64_t ranges_need(const Memtable *memtable, RangeLoad ranges)
 {
     uint64_t bounds = 2 * (bound_size(RANGE_HEIGHT_MAX, 0) + REF_UNIT - 1);
-    uint64_t stretches = 1 + 2 * (uint64_t)range_count +
-                         atomic_load_explicit(&memtable->bound_count, memory_order_relaxed);
+    uint64_t present = atomic_load_explicit(&memtable->bound_count, memory_order_relaxed);
+    uint64_t cells;
     uint64_t need;
-    if (__builtin_mul_overflow(stretches, sizeof(Cell), &need) ||
-        __builtin_add_overflow(need, bounds, &need) ||
-        __builtin_mul_overflow(need, (uint64_t)range_count, &need))
+    if (__builtin_mul_overflow(present, (uint64_t)ranges.depth, &cells) ||
+        __builtin_add_overflow(cells, ranges.pieces, &cells) ||
+        __builtin_mul_overflow(cells, sizeof(Cell), &cells) ||
+        __builtin_mul_overflow(bounds, (uint64_t)ranges.count, &need) ||
+        __builtin_add_overflow(need, cells, &need))
         return UINT64_MAX;
     return need;
 }
