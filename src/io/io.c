@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static Status no_path_memory(const char *path)
@@ -342,6 +343,14 @@ Status directory_sync(const char *path)
     if (result != 0)
         return status_set_errno(err, "could not sync directory \"%s\"", path);
     return AIDB_OK;
+}
+
+uint64_t directory_room(const char *path)
+{
+    struct statvfs disk;
+    if (statvfs(path, &disk) != 0 || disk.f_blocks == 0)
+        return UINT64_MAX;
+    return (uint64_t)disk.f_bavail * disk.f_frsize;
 }
 
 Status directory_create(const char *path)

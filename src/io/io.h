@@ -78,6 +78,8 @@ bool file_exists(const char *path);
 
 /* Makes names created, renamed or removed in a directory durable. */
 Status directory_sync(const char *path) MUST_CHECK;
+/* Bytes that can still be written to files in a directory; UINT64_MAX when the file system does not tell. */
+uint64_t directory_room(const char *path);
 /* Mode 0700; an existing directory is fine. */
 Status directory_create(const char *path) MUST_CHECK;
 /* Calls `visit` for every name but "." and ".."; stops at the first failure. */

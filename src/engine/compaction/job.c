@@ -392,6 +392,11 @@ static Status pace(Job *job, size_t bytes)
     job->pace_entries = 0;
     job->pace_bytes = 0;
     RETURN_IF_FAILED(check_stop(job));
+    if (job->context->has_room != NULL && !job->context->has_room(job->context->has_room_arg))
+        return status_set(AIDB_NO_SPACE,
+                          "a compaction ends with no space left in \"%s\" but what "
+                          "flushes need",
+                          job->context->directory);
     if (job->context->rate == 0)
         return AIDB_OK;
     double written = (double)(job->finished_bytes + output_size(job));

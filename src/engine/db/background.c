@@ -74,6 +74,39 @@ PickOptions pick_options(DbShared *shared)
                          .oldest_snapshot = snapshots_oldest(shared)};
 }
 
+/* ---- room on the disk --------------------------------------------------------------------------- */
+
+uint64_t flush_room(void *arg)
+{
+    const Db *db = arg;
+    uint64_t used, capacity;
+    mempool_usage(db->shared->pool, &used, &capacity);
+    return used;
+}
+
+uint64_t compaction_leaves(Db *db)
+{
+    return flush_room(db) + db->wal_options.segment_size + WAL_SEGMENT_HEADER_SIZE;
+}
+
+static bool compaction_has_room(void *arg)
+{
+    Db *db = arg;
+    return directory_room(db->sst_directory) >= compaction_leaves(db);
+}
+
+/* Whether a compaction may begin. Compaction lock held. One alone may always try: it can come out smaller than what
+ * it reads. */
+static bool compaction_may_begin(Db *db, const Pick *pick)
+{
+    DbShared *shared = db->shared;
+    if (pick->trivial_move || atomic_load(&shared->running_compactions) == 0)
+        return true;
+    uint64_t room = directory_room(db->sst_directory);
+    return room >=
+           compaction_leaves(db) + atomic_load(&shared->compacting_bytes) + pick->input_bytes;
+}
+
 /* ---- jobs --------------------------------------------------------------------------------------- */
 
 static bool job_stop(void *arg)
@@ -164,7 +197,8 @@ static void note_flush_rate(DbShared *shared, uint64_t bytes, uint64_t ns)
         atomic_store(&shared->flush_rate, before == 0 ? now : (before + now) / 2);
 }
 
-static Status flush_locked(Session *session, bool *did)
+/* `one`: only the oldest. */
+static Status flush_locked(Session *session, bool one, bool *did)
 {
     Db *db = session->db;
     DbShared *shared = session->shared;
@@ -178,8 +212,14 @@ static Status flush_locked(Session *session, bool *did)
     uint64_t sealed_at = count > 0 ? view->sealed_at[0] : 0;
     uint64_t input_bytes =
         0; /* not what comes out: of keys written again and again that is little */
+    uint32_t skipped = 0;
+    if (one && count > 1) {
+        skipped = count - 1;
+        sealed_at = view->sealed_at[skipped];
+        count = 1;
+    }
     for (uint32_t i = 0; i < count; i++) {
-        oldest_first[i] = view->immutables[count - 1 - i];
+        oldest_first[i] = view->immutables[skipped + count - 1 - i];
         input_bytes += memtable_bytes(oldest_first[i]);
     }
     epoch_leave(session->slot);
@@ -230,7 +270,11 @@ Status flush_immutables(Session *session, bool *did)
 {
     DbShared *shared = session->shared;
     lock_acquire(&shared->flush_lock, session->slot);
-    Status status = flush_locked(session, did);
+    /* Where all together found no room the oldest may, and gives its part of the log back. */
+    bool rest, one = atomic_load(&shared->flush_failure) == AIDB_NO_SPACE;
+    Status status = flush_locked(session, one, did);
+    if (status == AIDB_OK && *did && one)
+        status = flush_locked(session, false, &rest);
     lock_release(&shared->flush_lock, session->slot);
     if (*did || status != AIDB_OK) {
         if (status != AIDB_CANCELED) {
@@ -285,6 +329,8 @@ static Status run_pick(Session *session, const Pick *pick)
     JobContext context;
     Status status;
     job_context(session, &table, &context);
+    context.has_room = compaction_has_room;
+    context.has_room_arg = session->db;
     FAILPOINT("compaction.picked");
     if (pick->trivial_move) {
         OUT_IF_FAILED(pick_move(pick, &edit));
@@ -324,6 +370,7 @@ out:
         pick_release(pick);
         lock_release(&shared->compaction_lock, session->slot);
     }
+    atomic_fetch_sub(&shared->compacting_bytes, read_bytes);
     atomic_fetch_sub(&shared->running_compactions, 1);
     free(snapshots);
     version_edit_deinit(&edit);
@@ -354,10 +401,13 @@ static Status compact_once(Session *session, const ManualRange *range, bool *did
                         ? compaction_pick(version, &options, shared->cursors, &pick)
                         : compaction_pick_range(version, &options, range->from, range->to,
                                                 range->started_number, range->started_lsn, &pick);
+    if (status == AIDB_OK && pick.level >= 0 && !compaction_may_begin(session->db, &pick))
+        status = status_set(AIDB_BUSY, "the disk has no room for one more compaction");
     if (status == AIDB_OK && pick.level >= 0) {
         shared->job_sequence = shared->job_sequence % JOB_MAX + 1;
         pick_claim(&pick, shared->job_sequence);
         atomic_fetch_add(&shared->running_compactions, 1);
+        atomic_fetch_add(&shared->compacting_bytes, pick.input_bytes);
         if (range == NULL)
             pick_advance(&pick, &shared->cursors[pick.level]);
     }
@@ -426,6 +476,8 @@ static Status compactor_step(Session *session, int *wait_ms)
 {
     bool did;
     Status status = compact_once(session, NULL, &did);
+    if (status == AIDB_BUSY)
+        status = AIDB_OK; /* when another has ended */
     if (status == AIDB_OK && !did)
         status = remove_dead_tables(session);
     *wait_ms = status != AIDB_OK ? RETRY_MS : did ? 0 : IDLE_MS;

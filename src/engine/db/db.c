@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MIB             ((uint64_t)1 << 20)
@@ -200,6 +201,13 @@ static Status make_latches(Db *db)
     return AIDB_OK;
 }
 
+/* Whether tables and log share their room. */
+static bool on_one_disk(const char *one, const char *other)
+{
+    struct stat a, b;
+    return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev;
+}
+
 Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool processes,
                 Db **out)
 {
@@ -233,6 +241,8 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
         region_populate(&db->region);
     init_shared(db);
     OUT_IF_FAILED(wal_open(&db->wal_options, db->shared->wal, &db->wal));
+    if (on_one_disk(db->wal_directory, db->sst_directory))
+        wal_keep_room(db->wal, flush_room, db);
     OUT_IF_FAILED(versions_open(directory, &db->identity, &db->shared->versions, db->shared->arena,
                                 &db->versions));
     *out = db;

@@ -24,7 +24,8 @@ typedef enum ThrottleReason {
     THROTTLE_NONE = 0,
     THROTTLE_MEMTABLES,
     THROTTLE_LEVEL0,
-    THROTTLE_COMPACTION
+    THROTTLE_COMPACTION,
+    THROTTLE_DISK
 } ThrottleReason;
 
 /* In the region. */
@@ -62,6 +63,7 @@ typedef struct DbShared {
 
     _Atomic uint32_t failed;
     _Atomic uint32_t running_compactions;
+    _Atomic uint64_t compacting_bytes; /* of their inputs: at most so much they may write */
     _Atomic uint32_t recovered;
     EngineOptions options; /* live values; written by db_reload only */
     uint64_t memtable_size;
@@ -133,6 +135,11 @@ uint32_t progress_now(const DbShared *shared);
 /* Sleeps until progress is not `seen` any more, at most timeout_ms. AIDB_CANCELED on an interrupt. */
 Status progress_wait(Session *session, uint32_t seen, int timeout_ms) MUST_CHECK;
 void wake_duty(DbShared *shared, SlotKind kind);
+/* Bytes of the disk that flushing all memtables may take, which nothing else may use up: flushes give the log's
+ * room back, and without them no write can go on. `arg`: the Db. */
+uint64_t flush_room(void *arg);
+/* What compactions leave free: that, and a segment of the log. */
+uint64_t compaction_leaves(Db *db);
 /* Flushes all immutable memtables; *did: whether there were any. */
 Status flush_immutables(Session *session, bool *did) MUST_CHECK;
 /* The engine's picker options out of the live ones. */

@@ -1,8 +1,8 @@
 /*
  * throttle.c - backpressure: writers are slowed gradually when flushes or compactions fall behind.
  *
- * Pressure is the worst of three: how full the memtables' memory is, how many tables level 0 has, how
- * many bytes wait for compaction. From it follows a rate that all writers share; a writer whose bytes
+ * Pressure is the worst of four: how full the memtables' memory is, how many tables level 0 has, how
+ * many bytes wait for compaction, how little more than a compaction of level 0 that is due needs the disk has. From it follows a rate that all writers share; a writer whose bytes
  * are not paid for yet sleeps before it takes any lock. The rate never falls to zero: what stops a
  * writer in the end is memory that is really used up, and then only until the next flush.
  */
@@ -26,6 +26,8 @@ const char *throttle_reason_name(ThrottleReason reason)
         return "level 0 waits to be compacted";
     case THROTTLE_COMPACTION:
         return "bytes wait to be compacted";
+    case THROTTLE_DISK:
+        return "the disk has little room for the compaction that is due";
     default:
         return "none";
     }
@@ -37,6 +39,20 @@ static double ramp(double value, double slow, double limit)
     if (value <= slow)
         return 0;
     return value >= limit ? 1 : (value - slow) / (limit - slow);
+}
+
+/* Tables of level 0 must not take the room that their own compaction needs: what it would give back would never
+ * be had. 0 while none is due. Inside an epoch. */
+static double disk_pressure(Session *session, const Version *version, const PickOptions *options)
+{
+    if (version->levels[0].count < options->level0_files)
+        return 0;
+    LevelTargets targets;
+    compaction_targets(version, options, &targets);
+    double need = (double)(version->levels[0].bytes + version->levels[targets.base].bytes);
+    double room = (double)directory_room(session->db->sst_directory);
+    double spare = room - (double)compaction_leaves(session->db);
+    return ramp(2 * need - spare, 0, need);
 }
 
 /* How long what took `ns` at one rate takes at another. */
@@ -69,12 +85,13 @@ void throttle_update(Session *session)
     epoch_enter(&shared->epochs, session->slot);
     ReadView *view = atomic_load_explicit(&shared->view, memory_order_acquire);
     double level0 = 0;
-    double sealed = 0;
+    double sealed = 0, disk = 0;
     if (view != NULL) {
         level0 = view->version->levels[0].count;
         for (uint32_t i = 0; i < view->immutable_count; i++)
             sealed += (double)memtable_bytes(view->immutables[i]);
         compaction_score(view->version, &options, &pending);
+        disk = disk_pressure(session, view->version, &options);
     }
     epoch_leave(session->slot);
 
@@ -92,6 +109,10 @@ void throttle_update(Session *session)
     if (p > pressure) {
         pressure = p;
         reason = THROTTLE_COMPACTION;
+    }
+    if (disk > pressure) {
+        pressure = disk;
+        reason = THROTTLE_DISK;
     }
     double left = (1 - pressure) * (1 - pressure) * (1 - pressure);
     double rate = RATE_MAX * left;

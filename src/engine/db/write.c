@@ -168,7 +168,10 @@ static Status attempt(Session *session, const DbWrite *write, RangeLoad ranges, 
     }
     uint64_t payload_lsn;
     if (write->ops.size > wal_ring_payload_max(db->wal)) {
-        RETURN_IF_FAILED(wal_append_large(db->wal, session->slot, write->ops, hash, &payload_lsn));
+        status = wal_append_large(db->wal, session->slot, write->ops, hash, &payload_lsn);
+        if (status == AIDB_NO_SPACE)
+            *wait = WAIT_LOG;
+        RETURN_IF_FAILED(status);
     } else {
         if (!wal_has_room(db->wal, write->ops.size)) {
             *wait = WAIT_LOG;
@@ -182,6 +185,22 @@ static Status attempt(Session *session, const DbWrite *write, RangeLoad ranges, 
     atomic_store_explicit(&shared->visible, commit->end, memory_order_release);
     FAILPOINT("write.visible");
     return AIDB_OK;
+}
+
+/* Room in the log for this write. When the disk is short of it a flush gives back what memtables hold: of the
+ * log, and of what was kept for them. Once only: what it leaves short is a full disk. */
+static Status make_log_room(Session *session, const DbWrite *write, bool *flushed)
+{
+    Db *db = session->db;
+    Status status = wal_make_room(db->wal, session->slot, write->ops.size);
+    if (status != AIDB_NO_SPACE || *flushed ||
+        atomic_load(&session->shared->flush_failure) != AIDB_OK)
+        return status;
+    *flushed = true;
+    status = db_flush(session);
+    if (status == AIDB_CANCELED || status == AIDB_FAILED)
+        return status;
+    return wal_make_room(db->wal, session->slot, write->ops.size);
 }
 
 Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
@@ -201,6 +220,7 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
     RETURN_IF_FAILED(batch_range_load(write->ops, write->range_count, &ranges));
     RETURN_IF_FAILED(throttle_write(session, write->ops.size, &commit->debt));
     uint64_t hash = wal_payload_hash(write->ops);
+    bool flushed_for_log = false;
     for (;;) {
         uint64_t at = 0, flushed = 0;
         if (write->expectation_count > 0) {
@@ -222,10 +242,10 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
             throttle_update(session);
         if (status == AIDB_OK)
             break;
-        if (status != AIDB_BUSY)
+        if (status != AIDB_BUSY && wait != WAIT_LOG)
             return status;
         if (wait == WAIT_LOG) {
-            RETURN_IF_FAILED(wal_make_room(db->wal, session->slot, write->ops.size));
+            RETURN_IF_FAILED(make_log_room(session, write, &flushed_for_log));
         } else if (wait == WAIT_MEMTABLE) {
             /* Waiting would be for ever: the disk must be looked at, and the writer can say so. Whatever
              * the flusher met, of this write nothing was done and the store goes on. */

@@ -329,6 +329,19 @@ static bool flushes_are_large(Wal *wal)
     return count > 0 ? bytes / count >= LARGE_FLUSH : !wal->options.syncs_expected;
 }
 
+/* Tables release the log, so they must not be out of room because of it. */
+static Status leave_room(const Wal *wal)
+{
+    uint64_t keep = wal->keep != NULL ? wal->keep(wal->keep_arg) : 0;
+    uint64_t need = WAL_SEGMENT_HEADER_SIZE + wal->options.segment_size + keep;
+    if (keep == 0 || directory_room(wal->options.directory) >= need)
+        return AIDB_OK;
+    return status_set(AIDB_NO_SPACE,
+                      "no space left for a log segment: what is free in \"%s\" is less than %llu "
+                      "bytes, and memtables need it",
+                      wal->options.directory, (unsigned long long)need);
+}
+
 static Status prepare_one(Wal *wal)
 {
     WalShared *shared = wal->shared;
@@ -351,7 +364,9 @@ static Status prepare_one(Wal *wal)
         if (status == AIDB_OK)
             atomic_fetch_add(&shared->recycled, 1);
     } else {
-        status = segment_create(&wal->options, &header, !flushes_are_large(wal));
+        status = leave_room(wal);
+        if (status == AIDB_OK)
+            status = segment_create(&wal->options, &header, !flushes_are_large(wal));
         if (status == AIDB_OK)
             atomic_fetch_add(&shared->created, 1);
     }

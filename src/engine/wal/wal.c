@@ -117,6 +117,12 @@ out:
     return status;
 }
 
+void wal_keep_room(Wal *wal, uint64_t (*keep)(void *arg), void *arg)
+{
+    wal->keep = keep;
+    wal->keep_arg = arg;
+}
+
 void wal_close(Wal *wal)
 {
     if (wal == NULL)

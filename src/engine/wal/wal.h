@@ -71,6 +71,9 @@ Status wal_create_at(const WalOptions *options, uint64_t first_lsn) MUST_CHECK;
  * memory (logged when refused). Nothing may be appended before wal_recover. */
 Status wal_open(const WalOptions *options, WalShared *shared, Wal **wal) MUST_CHECK;
 void wal_close(Wal *wal);
+/* New segments leave as many bytes of the disk free as `keep` tells, which is asked each time; without it they
+ * take what there is. `keep` takes no lock. */
+void wal_keep_room(Wal *wal, uint64_t (*keep)(void *arg), void *arg);
 
 typedef struct WalRecovery {
     /* in */

@@ -327,6 +327,8 @@ struct Wal {
     WalOptions options; /* directory is an own copy */
     WalShared *shared;
     Ring ring;
+    uint64_t (*keep)(void *arg); /* wal_keep_room; NULL: nothing */
+    void *keep_arg;
 
     /* The segment last written. Flush lock. */
     File segment;

@@ -1,0 +1,48 @@
+# A small disk that is nearly full. Data that fit twice can be overwritten for ever: log and compactions leave the
+# flushes their room. When the disk is full reads go on, and a little room is enough for writes to go on by themselves.
+# timeout: 600
+. "$AIDB_REGRESS/lib.sh"
+
+mkdir disk
+mount -t tmpfs -o size=96m,mode=700 aidb-regress disk 2>/dev/null || skip_all 'a small file system cannot be mounted here'
+unmount() {
+    umount disk || umount -l disk
+}
+trap 'stop_servers; unmount' EXIT
+
+server_init disk/data --set memory=128MiB --set memtable_size=4MiB --set batch_max=8MiB \
+    --set wal_segment_size=1MiB --set wal_ring_size=1MiB
+dd if=/dev/zero of=disk/ballast bs=1M count=29 2>/dev/null
+server_start
+# 16 MB that do not compress, overwritten in random order.
+overwrite() {
+    aidbbench --db "aidb+unix:$AIDB_DATA/aidb.sock" --workloads overwrite --num 1600 --value-size 10000 --compression-ratio 1 --threads 2
+}
+overwrites() { # overwrites N WHAT
+    local done=0
+    while [ $done -lt "$1" ]; do
+        if ! wait_until 180 overwrite; then
+            fail "$2" "pass $done: $(overwrite 2>&1 | tail -n 3)" "$(df -k disk)" "$(tail -n 20 "$AIDB_DATA/aidb.log")"
+            return
+        fi
+        done=$((done + 1))
+    done
+    pass "$2"
+}
+overwrites 10 'data are overwritten many times in four times their room'
+aidbsql -q -c "PUT there 1"
+# By one who takes what is freed meanwhile, too.
+( while sleep 0.02; do cat /dev/zero >>disk/more; done ) 2>/dev/null &
+filler=$!
+refused() { ! overwrite; }
+wait_until 180 refused
+is $? 0 'writes are refused when the disk is full'
+is "$(aidbsql -c 'GET there')" 1 'reads are not'
+kill $filler
+wait $filler 2>/dev/null
+rm disk/ballast
+overwrites 1 'they go on when 29 MiB are free again'
+is "$(aidbsql -c 'GET there')" 1 'and nothing is lost'
+server_stop
+exits 0 'verify finds no damage' aidbctl verify
+done_testing
