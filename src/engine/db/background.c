@@ -19,10 +19,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define IDLE_MS    1000
-#define RETRY_MS   1000
-#define DEAD_FILES 64
-#define JOB_MAX    0xffffffu
+#define IDLE_MS     1000
+#define RETRY_MS    1000
+#define DEAD_FILES  64
+#define JOB_MAX     0xffffffu
+#define HASTY_LEVEL 1 /* of compression, while writers wait for flushes */
 
 /* ---- progress ----------------------------------------------------------------------------------- */
 
@@ -236,6 +237,9 @@ static Status flush_locked(Session *session, bool one, bool *did)
     Status status;
     job_context(session, &table, &context);
     context.rate = 0;
+    /* Half of what a flush takes is compression. Most of its tables are soon written again. */
+    if (atomic_exchange(&shared->flush_awaited, 0) != 0 && table.compression_level > HASTY_LEVEL)
+        table.compression_level = HASTY_LEVEL;
     FAILPOINT("flush.begun");
     OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
     OUT_IF_FAILED(flush_run(&context, oldest_first, count, snapshots, snapshot_count, &edit));

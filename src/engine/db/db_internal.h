@@ -60,6 +60,8 @@ typedef struct DbShared {
         flush_failure; /* Status of the last flush; a writer that needs its room is told */
     _Atomic uint64_t
         flush_rate; /* bytes of memtables a second that flushes took lately, 0: not known */
+    _Atomic uint32_t
+        flush_awaited; /* writers were slowed for memtables since the last flush began */
 
     _Atomic uint32_t failed;
     _Atomic uint32_t running_compactions;

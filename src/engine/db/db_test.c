@@ -15,6 +15,7 @@
 #include "testlib/testlib.h"
 
 #include <check.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -761,6 +762,55 @@ START_TEST(debts_follow_the_rate)
 }
 END_TEST
 
+/* Writes records that compress, the same each time, and flushes them. How large is the new table? */
+static uint64_t flushed_size(World *world)
+{
+    uint64_t random = 5;
+    for (uint32_t i = 0; i < 600; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        char key[16], value[160];
+        key_of(i, key);
+        int size = snprintf(value, sizeof value,
+                            "{\"number\": %u, \"name\": \"%s\", \"balance\": %u, \"city\": %u}",
+                            (unsigned)test_random_below(&random, 1000000), key,
+                            (unsigned)test_random_below(&random, 1000),
+                            (unsigned)test_random_below(&random, 20));
+        ok(batch_put(&batch, slice_from_string(key), slice_make(value, (size_t)size)));
+        ok(write_batch(world, &batch, &commit));
+        batch_deinit(&batch);
+    }
+    ok(db_flush(world->client));
+    return atomic_load(&world->db->shared->view)->version->levels[0].files[0]->info.file_size;
+}
+
+/* A flush that writers wait for spares effort; the next one does not. */
+START_TEST(flushes_hurry_for_writers)
+{
+    World world = {.random = 1, .options = small_options()};
+    world.options.compression_level = 19;
+    world.options.memtable_size = 1u << 20;
+    world.directory = test_directory_create();
+    ok(db_create(world.directory, &world.options));
+    world_open(&world);
+    DbShared *shared = world.db->shared;
+    uint64_t careful = flushed_size(&world);
+    /* Slowed, by a rate at which nobody sleeps. */
+    atomic_store(&shared->throttle_rate, UINT64_C(1) << 40);
+    atomic_store(&shared->throttle_reason, THROTTLE_LEVEL0);
+    ck_assert_uint_lt(flushed_size(&world), careful + careful / 100);
+    atomic_store(&shared->throttle_rate, UINT64_C(1) << 40);
+    atomic_store(&shared->throttle_reason, THROTTLE_MEMTABLES);
+    uint64_t hasty = flushed_size(&world);
+    uint64_t later = flushed_size(&world);
+    printf("flushed: %" PRIu64 " bytes, hastily %" PRIu64 ", then %" PRIu64 "\n", careful, hasty,
+           later);
+    ck_assert_uint_gt(hasty, careful + careful / 100);
+    ck_assert_uint_lt(later, careful + careful / 100);
+    world_destroy(&world);
+}
+END_TEST
+
 /* The active memtable's pieces may stand so that what is free between them is too short for a batch,
  * while nothing waits to be flushed. */
 START_TEST(a_pool_in_pieces_is_joined)
@@ -1084,6 +1134,7 @@ int main(void)
     tcase_add_test(promises, a_flush_that_cannot_be_done_ends);
     tcase_add_test(promises, a_pool_in_pieces_is_joined);
     tcase_add_test(promises, debts_follow_the_rate);
+    tcase_add_test(promises, flushes_hurry_for_writers);
     tcase_add_test(promises, inputs_are_closed);
     tcase_add_test(promises, a_scan_over_deleted_keys_is_canceled);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);

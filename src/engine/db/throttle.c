@@ -12,7 +12,9 @@
 
 #define RATE_MAX      ((double)(256u << 20)) /* bytes a second where slowing for compactions begins */
 #define RATE_MIN      ((double)(2u << 20))
-#define CREDIT_NS     1000000u /* debts below this are not worth a sleep */
+/* Debts below this are not slept off yet. What writers have to wait for in all is the same whatever it is:
+ * few waits leave nearly all writes as fast as they can be, and none is long. */
+#define CREDIT_NS     10000000u
 #define SLEEP_MAX_MS  50
 #define PENDING_SLOW  ((double)(16ull << 30))
 #define PENDING_LIMIT ((double)(64ull << 30))
@@ -145,6 +147,8 @@ Status throttle_write(Session *session, uint64_t bytes, DbDebt *debt)
     uint64_t rate = atomic_load_explicit(&shared->throttle_rate, memory_order_relaxed);
     if (rate == 0)
         return AIDB_OK;
+    if (atomic_load_explicit(&shared->throttle_reason, memory_order_relaxed) == THROTTLE_MEMTABLES)
+        atomic_store_explicit(&shared->flush_awaited, 1, memory_order_relaxed);
     uint64_t now = port_monotonic_ns();
     uint64_t cost = bytes * 1000000000u / rate;
     uint64_t next = atomic_load(&shared->throttle_next_ns);
