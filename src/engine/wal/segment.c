@@ -494,16 +494,22 @@ void segments_remove_spare(Wal *wal, Slot *slot)
     lock_release(&shared->segments_lock, slot);
 }
 
-void segment_release_tail(Wal *wal)
+void segment_release_rest(Wal *wal)
 {
     const WalOptions *options = &wal->options;
     uint64_t end = wal_durable(wal);
     uint64_t from = (segment_offset(options, end) + FILE_BLOCK - 1) / FILE_BLOCK * FILE_BLOCK;
+    uint64_t released = atomic_load(&wal->shared->released);
+    uint64_t needed = block_start(released < end ? released : end);
     char *path = segment_path(options, segment_start(options, end), wal->shared->incarnation);
     File file = FILE_CLOSED;
     /* It is not there when the log ends where a segment does. */
-    if (path != NULL && file_open(path, FILE_WRITE, &file) == AIDB_OK)
+    if (path != NULL && file_open(path, FILE_WRITE, &file) == AIDB_OK) {
         file_punch(&file, from, WAL_SEGMENT_HEADER_SIZE + options->segment_size - from);
+        if (segment_start(options, needed) == segment_start(options, end))
+            file_punch(&file, WAL_SEGMENT_HEADER_SIZE,
+                       segment_offset(options, needed) - WAL_SEGMENT_HEADER_SIZE);
+    }
     file_close(&file);
     free(path);
 }

@@ -582,7 +582,7 @@ Status wal_stop(Wal *wal, Slot *slot)
     FAILPOINT("stop.ring_marked");
     segments_remove_spare(wal, slot);
     FAILPOINT("stop.segments_removed");
-    segment_release_tail(wal);
+    segment_release_rest(wal);
     ring_release(&wal->ring);
     FAILPOINT("stop.space_released");
     return AIDB_OK;

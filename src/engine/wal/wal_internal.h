@@ -125,9 +125,9 @@ Status segments_prepare(Wal *wal, Slot *slot, uint64_t end) MUST_CHECK;
 /* After the clean stop is recorded: removes the segments that hold nothing which the next start reads, so
  * that a closed store takes no more room than it needs. */
 void segments_remove_spare(Wal *wal, Slot *slot);
-/* After the clean stop is recorded: gives back what lies behind the end in the segment that holds it. The
- * next start begins a segment of its own. */
-void segment_release_tail(Wal *wal);
+/* After the clean stop is recorded: gives back what lies behind the end in the segment that holds it, since
+ * the next start begins a segment of its own, and what in it tables hold. */
+void segment_release_rest(Wal *wal);
 /* Both write log bytes into prepared segments and return when they are durable, each segment before the
  * next one is written to. Files are written in whole blocks: what stands in front of the bytes in the first
  * block is written again. Flush lock held. */

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SEGMENT (16u << 10)
@@ -161,6 +162,52 @@ START_TEST(test_stop_gives_room_back)
         test_store_crash(&store);
     }
     test_store_remove(&store);
+}
+END_TEST
+
+/* Of the last segment a clean stop leaves what tables do not hold, and its header. */
+START_TEST(test_stop_gives_released_room_back)
+{
+    const uint64_t segment = 1u << 20;
+    for (int whole = 0; whole <= 1; whole++) {
+        TestStore store;
+        test_store_make(&store, segment, RING);
+        ck_ok(test_store_open(&store));
+        uint8_t bytes[1000] = {1};
+        Slice payload = slice_make(bytes, sizeof bytes);
+        for (int i = 0; i < 600; i++) {
+            ck_ok(wal_make_room(store.wal, store.slot, payload.size));
+            wal_append(store.wal, payload, wal_payload_hash(payload));
+        }
+        uint64_t kept = whole ? 0 : 5;
+        ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
+        uint64_t end = wal_copied(store.wal), from = end - kept * record_size(payload.size);
+        store.manifest->from = from;
+        wal_release(store.wal, store.slot, from);
+        ck_ok(wal_stop(store.wal, store.slot));
+        char *path = segment_path(&store.options, segment_start(&store.options, end),
+                                  store.wal->shared->incarnation);
+        struct stat info;
+        ck_assert_int_eq(stat(path, &info), 0);
+        ck_assert_uint_eq((uint64_t)info.st_size, WAL_SEGMENT_HEADER_SIZE + segment);
+        if (file_is_sparse(&store.wal->ring.file)) /* the file system takes room back */
+            ck_assert_uint_le((uint64_t)info.st_blocks * 512, 10 * 4096);
+        free(path);
+        test_store_crash(&store);
+        ck_ok(test_store_open(&store));
+        ck_assert(store.last.clean);
+        WalReader *reader;
+        WalRecord record;
+        ck_ok(wal_reader_create(&store.options, store.manifest->starts, store.manifest->count, from,
+                                store.last.end, &reader));
+        for (uint64_t i = 0; i < kept; i++) {
+            ck_ok(wal_reader_next(reader, &record));
+            ck_assert(slice_equal(record.payload, payload));
+        }
+        ck_fails(AIDB_NOT_FOUND, wal_reader_next(reader, &record));
+        wal_reader_destroy(reader);
+        test_store_remove(&store);
+    }
 }
 END_TEST
 
@@ -458,6 +505,7 @@ static TCase *basic_cases(void)
     tcase_add_test(tests, test_crash_and_stop);
     tcase_add_test(tests, test_stopped_log_refuses);
     tcase_add_test(tests, test_stop_gives_room_back);
+    tcase_add_test(tests, test_stop_gives_released_room_back);
     tcase_add_test(tests, test_room);
     tcase_add_test(tests, test_large_records);
     tcase_add_test(tests, test_empty_logs);
