@@ -34,6 +34,24 @@ exits 5 'the manifest gone' aidbctl repair copy fresh
 like "$out" 'wrote 3001 keys' 'all is found'
 like "$out" 'lost: copy/' 'and what is not certain is said'
 exits 0 'what was made is sound' aidbctl verify -D fresh
+rm -rf fresh
+mkfifo pipe
+exec 9<>pipe
+dd if=/dev/zero of=pipe bs=512 oflag=nonblock 2>/dev/null # full: the repair waits before its last words
+aidbctl repair copy fresh >pipe 2>/dev/null 9>&- &
+repair=$!
+wait_until 30 test -s fresh/CURRENT
+exits 2 'a store that is being repaired cannot be opened' aidbsql -D copy -c 'PUT a 1'
+like "$err" "copy is in use by process $repair" 'and by whom it is used is said'
+rm -rf other
+exits 1 'nor repaired twice' aidbctl repair copy other
+cat <&9 >/dev/null &
+reader=$!
+wait $repair
+is "$?" 5 'the repair ends as ever'
+kill $reader
+exec 9>&-
+is "$(ls copy/postmaster.pid 2>/dev/null)" '' 'and gives its lock back'
 is "$(find data -type f -exec cksum {} + | sort)" "$before" 'repair writes nothing to the damaged one'
 exits 4 'no such directory' aidbctl repair nowhere other
 exits 2 'usage' aidbctl repair

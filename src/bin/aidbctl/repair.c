@@ -1,6 +1,6 @@
 /*
  * repair.c - aidbctl repair: makes a new data directory from what can be read of a damaged one, and lists
- * what was lost. The damaged one is only read.
+ * what was lost. The damaged one is only read, but for its lock (postmaster.pid), which comes and goes.
  */
 #include "config.h"
 
@@ -8,6 +8,7 @@
 
 #include "engine/db/db.h"
 #include "io/io.h"
+#include "port/port.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 typedef struct Report {
     bool json;
@@ -168,7 +170,6 @@ static bool is_inside(const char *directory, const char *new_directory)
     return inside;
 }
 
-/* Nobody may have the store open, and nobody may write to it behind our back. */
 static int check_free(const char *directory)
 {
     Holder holder;
@@ -179,6 +180,27 @@ static int check_free(const char *directory)
     ctl_error("\"%s\" is in use by process %d\nhint: Stop it first: aidbctl stop -D %s.", directory,
               holder.info.pid, directory);
     return CTL_ERROR;
+}
+
+/* Nobody may have the store open, and nobody may open it while it is read: its lock is taken, as by an open.
+ * A disk that cannot be written, or a directory of somebody else, has no place for a lock: there the store is
+ * looked at before and after. */
+static int lock_store(const char *directory, PidFile *lock)
+{
+    Status status = pidfile_lock(directory, lock);
+    if (status == AIDB_OK) {
+        PidInfo info = {.pid = (int)getpid(),
+                        .started = port_realtime_us() / 1000000u,
+                        .state = "embedded",
+                        .version = AIDB_VERSION};
+        return pidfile_write(lock, &info) == AIDB_OK ? CTL_OK : ctl_failed();
+    }
+    if (status == AIDB_NO_MEMORY)
+        return ctl_failed();
+    int result = check_free(directory);
+    if (result == CTL_OK && status == AIDB_LOCKED) /* given back since */
+        result = ctl_failed();
+    return result;
 }
 
 /* The settings of the damaged store as far as they can be read, and a configuration file for the new one. */
@@ -226,7 +248,7 @@ static int check_directories(const char *directory, const char *new_directory)
                   new_directory, directory);
         return CTL_ERROR;
     }
-    return check_free(directory);
+    return CTL_OK;
 }
 
 /* ---- the command ---------------------------------------------------------------------------------- */
@@ -255,7 +277,7 @@ static void print_summary(const DbRepair *repair, const Report *report)
 }
 
 static int repair_run(const char *directory, const char *new_directory, const Config *config,
-                      Report *report)
+                      bool locked, Report *report)
 {
     DbRepair repair = {.directory = directory,
                        .new_directory = new_directory,
@@ -280,7 +302,7 @@ static int repair_run(const char *directory, const char *new_directory, const Co
         ctl_error("the repair did not end; remove \"%s\" before trying again", new_directory);
         return CTL_ERROR;
     }
-    int result = check_free(directory);
+    int result = locked ? CTL_OK : check_free(directory);
     if (result != CTL_OK) {
         ctl_error("\"%s\" was opened while it was read: do not use \"%s\"", directory,
                   new_directory);
@@ -300,14 +322,19 @@ int command_repair(Arguments *arguments)
     const char *directory = arguments->count == 2 ? arguments->items[0] : arguments->directory;
     const char *new_directory = arguments->items[arguments->count - 1];
     int result = check_directories(directory, new_directory);
+    if (result != CTL_OK)
+        return result;
+    PidFile lock;
+    Config config;
+    result = lock_store(directory, &lock);
     if (result == CTL_OK)
         result = make_directory(new_directory);
-    if (result != CTL_OK)
-        return result;
-    Config config;
-    result = take_config(directory, new_directory, &config);
-    if (result != CTL_OK)
-        return result;
-    check_room(directory, new_directory);
-    return repair_run(directory, new_directory, &config, &report);
+    if (result == CTL_OK)
+        result = take_config(directory, new_directory, &config);
+    if (result == CTL_OK) {
+        check_room(directory, new_directory);
+        result = repair_run(directory, new_directory, &config, lock.fd >= 0, &report);
+    }
+    pidfile_release(&lock);
+    return result;
 }
