@@ -47,7 +47,8 @@
 #define SHARD_BYTES      (128u << 20)
 #define CHAIN_LOCKS      64u
 #define NONE             UINT32_MAX
-#define EVICT_BATCH      16u
+#define EVICT_BATCH      4u    /* no more, as one reader pays for all of them */
+#define AHEAD            4u    /* heads of frames that are fetched ahead of their turn in a queue */
 #define FORGOTTEN        1024u /* tables remembered as deleted */
 #define FREQUENCY_DATA   3u
 #define FREQUENCY_INDEX  7u
@@ -83,14 +84,20 @@ typedef struct Frame {
     uint32_t older;
     uint32_t tick; /* when it entered its queue */
     uint64_t stamp;
+    uint32_t ahead; /* a hint: some frame, probably AHEAD places behind in its queue, or NONE */
 } Frame;
 _Static_assert(sizeof(Frame) <= HEAD_SIZE, "a frame's head fits its room");
 
-/* Oldest first; `newer` links lead from the head to the tail. */
+/* Oldest first; `newer` links lead from the head to the tail. A walk along them waits for memory at each
+ * frame, so a frame also says which one was pushed AHEAD places behind it. */
 typedef struct Queue {
     uint32_t head;
     uint32_t tail;
     uint32_t count;
+    /* What was pushed last, in turn. It may have left the queue since, but not the pool: once nothing of a
+     * chunk is pushed any more, before the chunk is handed over, all are forgotten. */
+    uint32_t recent[AHEAD];
+    uint32_t pushed;
 } Queue;
 
 typedef struct Pool {
@@ -224,9 +231,16 @@ static uint32_t power_of_two_from(size_t count)
     return power;
 }
 
+static void queue_forget_recent(Queue *queue)
+{
+    for (uint32_t i = 0; i < AHEAD; i++)
+        queue->recent[i] = NONE;
+}
+
 static void queue_init(Queue *queue)
 {
     *queue = (Queue){.head = NONE, .tail = NONE};
+    queue_forget_recent(queue);
 }
 
 BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
@@ -252,8 +266,9 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
         cache->shards = 1;
     if (cache->shards > SHARDS_MAX)
         cache->shards = SHARDS_MAX;
-    uint32_t buckets = power_of_two_from(size / 4096);
-    uint32_t ghosts = buckets;
+    /* Several for each block: a frame that is in the way in its chain is a wait for memory. */
+    uint32_t buckets = power_of_two_from(size / 1024);
+    uint32_t ghosts = power_of_two_from(size / 4096);
     cache->bucket_mask = buckets - 1;
     cache->ghost_mask = ghosts - 1;
 
@@ -412,6 +427,11 @@ static void queue_push(const BlockCache *cache, Queue *queue, uint32_t at)
         queue->head = at;
     queue->tail = at;
     queue->count++;
+    uint32_t *recent = &queue->recent[queue->pushed++ % AHEAD];
+    if (*recent != NONE)
+        frame_at(cache, *recent)->ahead = at;
+    *recent = at;
+    frame->ahead = NONE;
 }
 
 static void queue_remove(const BlockCache *cache, Queue *queue, uint32_t at)
@@ -431,8 +451,12 @@ static void queue_remove(const BlockCache *cache, Queue *queue, uint32_t at)
 static uint32_t queue_pop(const BlockCache *cache, Queue *queue)
 {
     uint32_t at = queue->head;
-    if (at != NONE)
+    if (at != NONE) {
+        uint32_t ahead = frame_at(cache, at)->ahead;
+        if (ahead != NONE)
+            __builtin_prefetch(frame_at(cache, ahead));
         queue_remove(cache, queue, at);
+    }
     return at;
 }
 
@@ -581,8 +605,10 @@ static uint32_t pick_victim(BlockCache *cache, Pool *pool, uint32_t tick)
             queue_push(cache, &pool->main, at);
             continue;
         }
+        uint64_t hash = block_hash(frame->table, frame->offset);
+        __builtin_prefetch((const void *)&cache->buckets[hash & cache->bucket_mask]);
         if (from_small)
-            ghost_remember(cache, block_hash(frame->table, frame->offset));
+            ghost_remember(cache, hash);
         frame->state = FRAME_EVICTING;
         return at;
     }
@@ -778,6 +804,10 @@ static void drain_chunk(BlockCache *cache, Slot *slot, Pool *donor, uint32_t chu
             break;
     }
     lock_acquire(&donor->lock, slot);
+    queue_forget_recent(&donor->free);
+    queue_forget_recent(&donor->limbo);
+    queue_forget_recent(&donor->small);
+    queue_forget_recent(&donor->main);
     bool last = park_one(chunk, donor);
     lock_release(&donor->lock, slot);
     if (last)
