@@ -251,7 +251,8 @@ bool index_find(const IndexView *view, Slice key, uint64_t lsn, uint32_t *positi
         *position = view->count;
         return true;
     }
-    Slice rest = slice_make(key.data + common, key.size - common);
+    /* An empty key may have no address. */
+    Slice rest = common > 0 ? slice_make(key.data + common, key.size - common) : key;
     uint64_t wanted = prefix_number(rest.data, rest.size);
     /* Branch-free lower bound over the numbers: the loop runs a fixed number of times for a block, and its
      * compare becomes a conditional move. */
