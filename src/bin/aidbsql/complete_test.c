@@ -56,13 +56,13 @@ START_TEST(completions)
 {
     Session session;
     Buffer out = {0};
-    session_init(&session);
+    sql_session_init(&session);
     bool known = complete_word(&session, cases[_i].before, cases[_i].word, add_word, &out);
     ck_assert_int_eq(known, cases[_i].words != NULL);
     if (known)
         ck_assert_str_eq(mem_string(&out), cases[_i].words);
     buffer_deinit(&out);
-    session_deinit(&session);
+    sql_session_deinit(&session);
 }
 END_TEST
 

@@ -384,11 +384,11 @@ int main(int argc, char **argv)
     /* Only for the width of characters: numbers stay as they are everywhere. */
     if (setlocale(LC_CTYPE, "") == NULL || MB_CUR_MAX == 1)
         setlocale(LC_CTYPE, "C.UTF-8");
-    session_init(&session);
+    sql_session_init(&session);
     int code = parse_options(argc, argv, &options, &session);
     if (code < 0)
         code = run(&options, &session);
-    session_deinit(&session);
+    sql_session_deinit(&session);
     free(options.inputs);
     return code;
 }

@@ -10,13 +10,13 @@
 /* How long to wait for a server that is starting or recovering. */
 #define START_WAIT_SECONDS 30
 
-void session_init(Session *session)
+void sql_session_init(Session *session)
 {
     *session = (Session){0};
     output_init(&session->output);
 }
 
-void session_deinit(Session *session)
+void sql_session_deinit(Session *session)
 {
     output_deinit(&session->output);
     for (size_t i = 0; i < session->variable_count; i++) {

@@ -79,8 +79,8 @@ typedef struct Session {
     int depth;             /* of \i */
 } Session;
 
-void session_init(Session *session);
-void session_deinit(Session *session);
+void sql_session_init(Session *session);
+void sql_session_deinit(Session *session);
 
 /* Names what to use from now on: an address with a scheme, or else a directory. */
 void session_set_target(Session *session, const char *target);
