@@ -79,7 +79,8 @@ void *region_carve(Region *region, size_t size, size_t align)
     if (at > region->size || size > region->size - at)
         return NULL;
     region->used = at + size;
-    return region->base + at;
+    /* A number, because a region without memory is divided to learn its size. */
+    return (void *)((uintptr_t)region->base + at);
 }
 
 void region_reset(Region *region)

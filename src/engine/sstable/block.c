@@ -432,6 +432,8 @@ static bool walk_to(const BlockView *view, uint32_t restart, Slice key, uint64_t
     size_t matched = 0;   /* bytes of key that the last entry had in common with it */
     size_t last_size = 0; /* size of the last entry's key */
     walk->equal_key = false;
+    if (key.size == 0)
+        key.data = view->data; /* an empty key may have no address */
     while (place.index < view->entries) {
         RawEntry *raw = &walk->raw;
         if (place.index % RESTART_INTERVAL == 0) {
@@ -650,7 +652,7 @@ static bool load_before(BlockCursor *cursor, uint32_t limit)
         size_t size = (size_t)raw.shared + raw.unshared;
         if (size > AIDB_KEY_MAX)
             return cursor_failed(cursor, false);
-        if (buffer_reserve(keys, size) != AIDB_OK)
+        if (buffer_reserve(keys, size + 1) != AIDB_OK) /* some memory even if all keys are empty */
             return cursor_failed(cursor, true);
         uint8_t *to = keys->data + keys->size;
         if (raw.shared > 0)

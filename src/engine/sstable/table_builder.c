@@ -278,15 +278,16 @@ static Status end_sampling(TableBuilder *builder, bool more)
 {
     builder->sampling = false;
     RETURN_IF_FAILED(make_dictionary(builder, more));
-    const uint8_t *sample = builder->samples.data;
-    const uint8_t *tail = builder->sample_tails.data;
+    size_t sample = 0, tail = 0;
     for (uint32_t i = 0; i < builder->sample_count; i++) {
         size_t size = builder->sample_sizes[i];
         size_t plain = builder->sample_plain[i];
         BlockHandle handle;
         builder->payload.size = 0;
-        RETURN_IF_FAILED(buffer_append(&builder->payload, sample, size));
-        RETURN_IF_FAILED(buffer_append(&builder->payload, tail, plain));
+        RETURN_IF_FAILED(buffer_append(&builder->payload, builder->samples.data + sample, size));
+        if (plain > 0) /* there may be no tails at all */
+            RETURN_IF_FAILED(
+                buffer_append(&builder->payload, builder->sample_tails.data + tail, plain));
         RETURN_IF_FAILED(write_block(builder, BLOCK_DATA, true, &builder->payload, plain, &handle));
         if (i < builder->index.count)
             index_builder_set_handle(&builder->index, i, &handle);
