@@ -27,7 +27,8 @@
 
 #define OUTPUT_FLUSH_SIZE ((size_t)32 << 10) /* client_send flushes from here on */
 #define INPUT_READ_SIZE   ((size_t)64 << 10)
-#define INPUT_KEEP_SIZE   ((size_t)1 << 20) /* larger buffers are given back when empty */
+#define INPUT_TRUST_SIZE  ((size_t)16 << 20) /* room that is made at once for a reply */
+#define INPUT_KEEP_SIZE   ((size_t)1 << 20)  /* larger buffers are given back when empty */
 
 struct Client {
     int fd;
@@ -90,14 +91,16 @@ static Status read_some(Client *client, bool wait)
         client->taken = 0;
     }
     /* A large frame is read straight to its end instead of in small pieces. */
-    size_t want = INPUT_READ_SIZE;
+    size_t want = INPUT_READ_SIZE, waiting = client->input.size - client->taken;
     Frame frame;
-    if (frame_decode(client->input.data + client->taken, client->input.size - client->taken,
-                     SIZE_MAX, &frame) == FRAME_PARTIAL &&
-        frame.size > 0 && frame.size <= FRAME_HEADER_SIZE + client->server.body_max) {
-        size_t missing = frame.size - (client->input.size - client->taken);
-        if (missing > want)
-            want = missing;
+    if (waiting > 0 &&
+        frame_decode(client->input.data + client->taken, waiting, SIZE_MAX, &frame) ==
+            FRAME_PARTIAL &&
+        frame.size > 0 && frame.size <= FRAME_HEADER_SIZE + client->server.body_max &&
+        frame.size - waiting > want) {
+        /* Memory follows what has come, not what a header says. */
+        size_t most = waiting > INPUT_TRUST_SIZE ? waiting : INPUT_TRUST_SIZE;
+        want = frame.size - waiting < most ? frame.size - waiting : most;
     }
     Status status = buffer_reserve(&client->input, want);
     if (status != AIDB_OK)
