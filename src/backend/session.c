@@ -226,7 +226,8 @@ ReadResult session_read(Backend *backend, bool wait)
     Buffer *input = &backend->input;
     take_buffer(backend, input);
     size_t most = backend->process->hosting ? INPUT_HOSTED_MAX : INPUT_MAX;
-    size_t want = input->capacity == 0 ? INPUT_START : 1;
+    /* A spare one may be small: it was somebody's output. */
+    size_t want = input->capacity < INPUT_START ? INPUT_START : 1;
     if (backend->input_full && input->capacity > 0 && input->capacity < most)
         want = input->capacity;
     Frame frame;
