@@ -159,7 +159,8 @@ aidb_status aidb_close(aidb *db);
 aidb_status aidb_get(aidb *db, const aidb_snapshot *snapshot, const void *key, size_t key_size,
                      aidb_value *value);
 
-/* Reads `count` keys at one point in time. A key that is missing has lsn 0 in its value. */
+/* Reads `count` keys at one point in time. A key that is missing has lsn 0 in its value; when the call
+ * fails, all have. */
 aidb_status aidb_multi_get(aidb *db, const aidb_snapshot *snapshot, size_t count,
                            const aidb_key *keys, aidb_value *values);
 
@@ -260,7 +261,9 @@ typedef struct aidb_request {
 
 /* Sends a request without waiting for its answer; key and batch may be reused on return. Answers
  * come in the order of the requests. A server waits for durability once for all requests that
- * arrive together, so requests may be held back to go out together: aidb_wait sends them all. */
+ * arrive together, so requests may be held back to go out together: aidb_wait sends them all. After
+ * AIDB_OK `done` is called once, whatever happens to the connection, unless the handle is closed
+ * before; after an error it is not. */
 aidb_status aidb_submit(aidb *db, const aidb_request *request);
 
 /* Waits until at most `pending` submitted requests are unanswered. All of them are on their way when

@@ -204,7 +204,12 @@ aidb_status aidb_multi_get(aidb *db, const aidb_snapshot *snapshot, size_t count
     }
     for (size_t i = 0; i < count; i++)
         RETURN_IF_FAILED(check_key(keys[i].data, keys[i].size));
-    return db->driver->multi_get(db->state, snapshot_lsn(snapshot), count, keys, values);
+    Status status = db->driver->multi_get(db->state, snapshot_lsn(snapshot), count, keys, values);
+    for (size_t i = 0; status != AIDB_OK && i < count; i++) { /* it may have got half way */
+        values[i].size = 0;
+        values[i].lsn = 0;
+    }
+    return status;
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */

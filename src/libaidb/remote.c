@@ -425,10 +425,12 @@ static Status remote_submit(void *state, const aidb_request *request)
                            .arg = request->arg};
         status = push_pending(remote, &pending);
     }
-    /* Answers that are here already are handed out now, which keeps the input buffer small. */
+    /* Answers that are here already are handed out now, which keeps the input buffer small. When that
+     * fails, this request's `done` has been told so with the others'. */
     Message reply;
-    while (status == AIDB_OK && remote->pending_count > 0 && client_has_reply(remote->client))
-        status = await(remote, 0, remote->pending_count - 1, &reply);
+    Status taken = status;
+    while (taken == AIDB_OK && remote->pending_count > 0 && client_has_reply(remote->client))
+        taken = await(remote, 0, remote->pending_count - 1, &reply);
     return remote_end(remote, status);
 }
 
