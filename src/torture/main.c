@@ -55,7 +55,7 @@ static const struct {
     {"failpoint-embedded", failpoint_campaign, 1, "the same in a program with an open directory"},
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},
     {"stuck", stuck_campaign, 10, "processes that hold a lock and do not let it go"},
-    {"bit-flip", flip_campaign, 20, "a bit turned over between compressing a block and writing it"},
+    {"bit-flip", flip_campaign, 20, "a bit turned over between sealing a block and writing it"},
     {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
     {"oom", oom_campaign, 5, "the kernel's out-of-memory killer takes a backend"},
     {"server-fault", server_fault_campaign, 26, "failing calls and full disks under a server"},
