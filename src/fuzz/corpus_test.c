@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "fuzz/fuzz.h"
+#include "fuzz/seeds.h"
 #include "testlib/testlib.h"
 
 #include <check.h>
@@ -70,8 +71,12 @@ START_TEST(corpus)
 }
 END_TEST
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--seeds") == 0) {
+        seeds_write(argv[2]);
+        return EXIT_SUCCESS;
+    }
     Suite *suite = suite_create("fuzz");
     TCase *tests = tcase_create("corpus");
     tcase_set_timeout(tests, 120);

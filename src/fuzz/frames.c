@@ -44,34 +44,38 @@ static void check_expectations(Slice row)
     fuzz_require(!good || (!damaged && seen == count && cursor == row.size));
 }
 
-static void check_rows(const Message *message)
+bool fuzz_rows_fit(const Message *message)
 {
-    size_t cursor = 0;
+    size_t cursor = 0, size = message->row.size;
+    uint64_t count = 0, number;
     bool damaged = false;
     Slice key, value;
-    uint64_t number;
     switch (message->type) {
     case MESSAGE_MULTI_GET:
-        while (key_row_next(message->row, &cursor, &key, &damaged))
-            fuzz_require(cursor <= message->row.size);
-        break;
+        for (; key_row_next(message->row, &cursor, &key, &damaged); count++)
+            fuzz_require(cursor <= size);
+        return !damaged && cursor == size && count == message->count;
     case MESSAGE_VALUES:
-        while (value_row_next(message->row, &cursor, &number, &value, &damaged))
-            fuzz_require(cursor <= message->row.size);
-        break;
+        for (; value_row_next(message->row, &cursor, &number, &value, &damaged); count++)
+            fuzz_require(cursor <= size);
+        return !damaged && cursor == size && count == message->count;
     case MESSAGE_CHUNK:
         while (entry_row_next(message->row, &cursor, &key, &value, &number, &damaged))
-            fuzz_require(cursor <= message->row.size);
-        break;
-    case MESSAGE_WRITE:
+            fuzz_require(cursor <= size);
+        return !damaged && cursor == size;
+    default:
+        return true;
+    }
+}
+
+static void check_rows(const Message *message)
+{
+    (void)fuzz_rows_fit(message);
+    if (message->type == MESSAGE_WRITE) {
         check_batch(message->ops);
         check_expectations(message->expectations);
-        break;
-    case MESSAGE_ERROR:
+    } else if (message->type == MESSAGE_ERROR) {
         fuzz_require(error_take(message) != AIDB_OK);
-        break;
-    default:
-        break;
     }
 }
 

@@ -16,7 +16,8 @@
 const FuzzTarget fuzz_targets[] = {
     {"frames", fuzz_frames},       {"log", fuzz_log},     {"manifest", fuzz_manifest},
     {"block", fuzz_block},         {"table", fuzz_table}, {"settings", fuzz_settings},
-    {"statement", fuzz_statement}, {"rows", fuzz_rows},
+    {"statement", fuzz_statement}, {"rows", fuzz_rows},   {"session", fuzz_session},
+    {"replies", fuzz_replies},
 };
 const size_t fuzz_target_count = sizeof fuzz_targets / sizeof fuzz_targets[0];
 
@@ -26,14 +27,6 @@ const FuzzTarget *fuzz_target_find(const char *name)
         if (strcmp(fuzz_targets[i].name, name) == 0)
             return &fuzz_targets[i];
     return NULL;
-}
-
-void fuzz_require(bool holds)
-{
-    if (!holds) {
-        fprintf(stderr, "an invariant does not hold; the last error was: %s\n", status_message());
-        abort();
-    }
 }
 
 static char directory[256];
@@ -50,20 +43,34 @@ void fuzz_empty_directory(const char *path)
         closedir(listing);
 }
 
-void fuzz_end(void)
+void fuzz_remove_store(void)
 {
     static const char *const folders[] = {"wal", "sst"};
     char path[sizeof directory + 8];
-    if (getpid() != owner)
-        return;
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", directory, folders[i]);
         fuzz_empty_directory(path);
         rmdir(path);
     }
     fuzz_empty_directory(directory);
+}
+
+void fuzz_end(void)
+{
+    if (getpid() != owner)
+        return;
+    fuzz_remove_store();
     rmdir(directory);
     owner = 0;
+}
+
+void fuzz_require(bool holds)
+{
+    if (!holds) {
+        fprintf(stderr, "an invariant does not hold; the last error was: %s\n", status_message());
+        fuzz_end();
+        abort();
+    }
 }
 
 static void say_nothing(LogLevel level, const char *message)
@@ -75,9 +82,9 @@ static void say_nothing(LogLevel level, const char *message)
 const char *fuzz_directory(void)
 {
     if (owner != getpid()) {
-        const char *base = getenv("TMPDIR");
+        const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR");
         if (base == NULL)
-            base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+            base = "/tmp";
         snprintf(directory, sizeof directory, "%s/aidb-fuzz.XXXXXX", base);
         fuzz_require(mkdtemp(directory) != NULL);
         owner = getpid();

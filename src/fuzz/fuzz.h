@@ -8,9 +8,7 @@
 #ifndef AIDB_FUZZ_FUZZ_H
 #define AIDB_FUZZ_FUZZ_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "protocol/protocol.h"
 
 typedef struct FuzzTarget {
     const char *name; /* also of its folder in corpus/ */
@@ -29,9 +27,12 @@ void fuzz_table(const uint8_t *data, size_t size);
 void fuzz_settings(const uint8_t *data, size_t size);
 void fuzz_statement(const uint8_t *data, size_t size);
 void fuzz_rows(const uint8_t *data, size_t size);
+void fuzz_session(const uint8_t *data, size_t size);
+void fuzz_replies(const uint8_t *data, size_t size);
 
 void fuzz_require(bool holds);
-/* A temporary folder of this process, in memory where there is such a place; removed at exit, or by
+/* A temporary folder of this process, in memory where there is such a place, because targets write and
+ * sync thousands of files; removed at exit, or by
  * fuzz_end in processes that end in another way. */
 const char *fuzz_directory(void);
 void fuzz_end(void);
@@ -39,5 +40,9 @@ void fuzz_end(void);
 void fuzz_write_file(const char *path, const void *data, size_t size);
 /* Removes the files of a folder that has no folders in it. */
 void fuzz_empty_directory(const char *path);
+/* Removes the store in fuzz_directory(). */
+void fuzz_remove_store(void);
+/* Whether the rows in a message can be read to their end. */
+bool fuzz_rows_fit(const Message *message);
 
 #endif

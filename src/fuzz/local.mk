@@ -8,12 +8,14 @@ noinst_LTLIBRARIES += %D%/libfuzz.la
 	%D%/fuzz.h %D%/fuzz.c \
 	%D%/log.c \
 	%D%/manifest.c \
+	%D%/replies.c \
 	%D%/rows.c \
+	%D%/session.c \
 	%D%/settings.c \
 	%D%/statement.c \
 	%D%/table.c
 
-FUZZ_LIBS = %D%/libfuzz.la src/bin/aidbsql/libaidbsql.la $(AIDB_LIBS) $(READLINE_LIBS) -lm
+FUZZ_LIBS = %D%/libfuzz.la src/bin/aidbsql/libaidbsql.la $(AIDB_LIBS) $(BACKEND_LIBS) $(READLINE_LIBS) -lm
 
 EXTRA_PROGRAMS += %D%/aidbfuzz
 %C%_aidbfuzz_SOURCES = %D%/main.c
@@ -21,6 +23,6 @@ EXTRA_PROGRAMS += %D%/aidbfuzz
 %C%_aidbfuzz_LDADD = $(FUZZ_LIBS)
 
 check_PROGRAMS += %D%/fuzz_test
-%C%_fuzz_test_SOURCES = %D%/corpus_test.c
+%C%_fuzz_test_SOURCES = %D%/corpus_test.c %D%/seeds.h %D%/seeds.c
 %C%_fuzz_test_CPPFLAGS = $(AM_CPPFLAGS) -DAIDB_SOURCE='"$(abs_top_srcdir)"'
 %C%_fuzz_test_LDADD = $(TEST_LIBS) $(FUZZ_LIBS) $(TEST_END_LIBS)
