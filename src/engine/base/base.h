@@ -159,6 +159,13 @@ typedef struct RangeLoad {
 /* `ops` was checked and holds `range_count` range deletes. AIDB_LIMIT: more than BATCH_RANGES_MAX. */
 Status batch_range_load(Slice ops, uint32_t range_count, RangeLoad *load) MUST_CHECK;
 
+/* ---- formats --------------------------------------------------------------------------------- */
+
+/* Sets AIDB_UNSUPPORTED for a whole file ("table file", ...) whose format is `found` and not `known`, with what
+ * to do about it. */
+Status format_unsupported(const char *kind, const char *path, uint32_t found,
+                          uint32_t known) MUST_CHECK;
+
 /* ---- options --------------------------------------------------------------------------------- */
 
 typedef enum Compression {

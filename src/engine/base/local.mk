@@ -2,6 +2,7 @@ noinst_LTLIBRARIES += %D%/libbase.la
 %C%_libbase_la_SOURCES = \
 	%D%/base.h \
 	%D%/batch.c \
+	%D%/format.c \
 	%D%/merge.c \
 	%D%/range.c
 

@@ -3,8 +3,8 @@
  *
  * A fixed array of entries in a hash by table number and a list by last use; when it is full the
  * least recently used file is closed. Table numbers are never reused, so an open file can never be
- * the wrong one; its size is compared with what the manifest says when it is opened, so that a
- * truncated or replaced file is named before a block of it is read.
+ * the wrong one; its size is compared with what the manifest says when it is opened, and its format
+ * with this program's, so that a truncated or foreign file is named before a block of it is read.
  */
 #include "config.h"
 
@@ -209,6 +209,8 @@ Status file_cache_get(FileCache *files, const TableInfo *info, const File **out)
             AIDB_CORRUPTION, "table file \"%s\" has %llu bytes instead of %llu (offset %llu)",
             file.path, (unsigned long long)size, (unsigned long long)info->file_size,
             (unsigned long long)(size < info->file_size ? size : info->file_size));
+    if (status == AIDB_OK)
+        status = table_check_format(&file);
     if (status != AIDB_OK) {
         file_close(&file);
         return status;

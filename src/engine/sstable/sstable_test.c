@@ -1831,6 +1831,56 @@ START_TEST(file_cache_bounded)
 }
 END_TEST
 
+static void damage_is_none(void *arg, const char *path, uint64_t offset, const char *what)
+{
+    (void)arg;
+    ck_abort_msg("%s: %llu: %s", path, (unsigned long long)offset, what);
+}
+
+/* A table of another format is no damaged one: whoever opens it says which format it has. */
+START_TEST(another_format_is_named)
+{
+    random_seed("another_format_is_named");
+    make_directory();
+    Model model;
+    model_build(&model, &small_shape);
+    TableOptions options = options_of(COMPRESSION_NONE, 4096, 0);
+    TableInfo info = build_table(&model, &options, TABLE_NUMBER(1, 1), NULL, 0);
+    char path[400];
+    table_path(info.number, path);
+    static const uint32_t versions[] = {TABLE_VERSION - 1, TABLE_VERSION + 1};
+    for (size_t i = 0; i < 2; i++) {
+        uint8_t header[TABLE_HEADER_SIZE];
+        table_header_encode(header, system_id, info.number, info.id);
+        put_fixed32(header + 8, versions[i]);
+        put_fixed64(header + 56, table_checksum(info.id, 0, header, 56));
+        overwrite(path, 0, header, sizeof header);
+        char expected[100];
+        snprintf(expected, sizeof expected, "has format %u, this version of AiDb reads format %u",
+                 versions[i], TABLE_VERSION);
+        FileCache *files;
+        const File *file;
+        OK(file_cache_create(directory, 1, &files));
+        ck_assert_int_eq(file_cache_get(files, &info, &file), AIDB_UNSUPPORTED);
+        ck_assert_ptr_nonnull(strstr(status_text(), path));
+        ck_assert_ptr_nonnull(strstr(status_text(), expected));
+        ck_assert_ptr_nonnull(strstr(status_text(), i == 0 ? "an older" : "a newer"));
+        file_cache_destroy(files);
+        TableInfo read;
+        ck_assert_int_eq(table_info_read(path, system_id, &read), AIDB_UNSUPPORTED);
+        TableSalvage *salvage;
+        ck_assert_int_eq(table_salvage_open(path, NULL, NULL, NULL, NULL, &salvage),
+                         AIDB_UNSUPPORTED);
+        status_clear();
+        ck_assert_int_eq(table_verify(path, system_id, &info, damage_is_none, NULL),
+                         AIDB_UNSUPPORTED);
+        ck_assert_ptr_nonnull(strstr(status_text(), expected));
+    }
+    model_free(&model);
+    remove_directory();
+}
+END_TEST
+
 static Suite *sstable_suite(void)
 {
     Suite *suite = suite_create("sstable");
@@ -1854,6 +1904,7 @@ static Suite *sstable_suite(void)
     tcase_add_test(tables, builder_refuses);
     tcase_add_test(tables, builder_full_disk);
     tcase_add_test(tables, file_cache_bounded);
+    tcase_add_test(tables, another_format_is_named);
     suite_add_tcase(suite, tables);
     TCase *readers = tcase_create("readers");
     tcase_set_timeout(readers, 300);

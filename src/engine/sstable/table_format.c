@@ -103,13 +103,31 @@ void table_header_encode(uint8_t header[TABLE_HEADER_SIZE], const uint8_t system
     put_fixed64(header + 56, table_checksum(id, 0, header, 56));
 }
 
+static uint64_t header_checksum(const uint8_t header[TABLE_HEADER_SIZE])
+{
+    uint64_t id[2] = {get_fixed64(header + 40), get_fixed64(header + 48)};
+    return table_checksum(id, 0, header, 56);
+}
+
+Status table_check_format(const File *file)
+{
+    uint8_t header[TABLE_HEADER_SIZE];
+    size_t got;
+    RETURN_IF_FAILED(file_read_some(file, 0, header, sizeof header, &got));
+    if (got < sizeof header || memcmp(header, header_magic, 8) != 0 ||
+        header_checksum(header) != get_fixed64(header + 56) ||
+        get_fixed32(header + 8) == TABLE_VERSION)
+        return AIDB_OK;
+    return format_unsupported("table file", file->path, get_fixed32(header + 8), TABLE_VERSION);
+}
+
 const char *table_header_check(const uint8_t header[TABLE_HEADER_SIZE], const uint8_t *system_id,
                                uint64_t number, const uint64_t id[2])
 {
     if (memcmp(header, header_magic, 8) != 0)
         return "header has no magic of a table";
     uint64_t own_id[2] = {get_fixed64(header + 40), get_fixed64(header + 48)};
-    if (table_checksum(own_id, 0, header, 56) != get_fixed64(header + 56))
+    if (header_checksum(header) != get_fixed64(header + 56))
         return "checksum mismatch in header";
     if (get_fixed32(header + 8) != TABLE_VERSION)
         return "format version of header is not known";

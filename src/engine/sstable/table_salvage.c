@@ -470,6 +470,7 @@ Status table_salvage_open(const char *path, const uint8_t *system_id, const Tabl
     }
     OUT_IF_FAILED(file_open(path, FILE_READ, &s->file));
     OUT_IF_FAILED(file_size(&s->file, &s->size));
+    OUT_IF_FAILED(table_check_format(&s->file));
     OUT_IF_FAILED(settle_info(s, system_id, expected));
     *out = s;
     s = NULL;

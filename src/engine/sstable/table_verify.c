@@ -48,6 +48,7 @@ static Status open_table(const char *path, OpenTable *table)
     RETURN_IF_FAILED(file_size(&table->file, &size));
     if (size < TABLE_HEADER_SIZE + TABLE_FOOTER_SIZE)
         return found_damage(table, size, "file is too short for a table");
+    RETURN_IF_FAILED(table_check_format(&table->file));
     uint8_t footer[TABLE_FOOTER_SIZE];
     RETURN_IF_FAILED(file_read_at(&table->file, size - sizeof footer, footer, sizeof footer));
     TableInfo footer_info;

@@ -344,6 +344,16 @@ static Status read_part(Scan *scan, const File *file, uint64_t offset, void *dat
     return AIDB_OK;
 }
 
+Status manifest_check_format(const char *path, const uint8_t sector[MANIFEST_SECTOR],
+                             uint64_t number)
+{
+    if (memcmp(sector, HEADER_MAGIC, 8) != 0 ||
+        get_fixed64(sector + HEADER_CHECKSUM_AT) != hash64(sector, HEADER_CHECKSUM_AT, number) ||
+        get_fixed32(sector + 8) == MANIFEST_FORMAT)
+        return AIDB_OK;
+    return format_unsupported("manifest", path, get_fixed32(sector + 8), MANIFEST_FORMAT);
+}
+
 bool manifest_header_decode(const uint8_t sector[MANIFEST_SECTOR], uint64_t number,
                             StoreIdentity *identity)
 {
@@ -363,15 +373,12 @@ static Status read_header(Scan *scan, const File *file, const uint8_t *system_id
     uint8_t sector[MANIFEST_SECTOR];
     RETURN_IF_FAILED(
         read_part(scan, file, 0, sector, sizeof sector, "the file ends inside its header"));
+    RETURN_IF_FAILED(manifest_check_format(file->path, sector, scan->number));
     if (memcmp(sector, HEADER_MAGIC, 8) != 0)
         return damaged(scan, file, 0, "it does not begin as a manifest does");
     if (get_fixed64(sector + HEADER_CHECKSUM_AT) !=
         hash64(sector, HEADER_CHECKSUM_AT, scan->number))
         return damaged(scan, file, 0, "the checksum of the header is wrong");
-    if (get_fixed32(sector + 8) != MANIFEST_FORMAT)
-        return status_set(AIDB_UNSUPPORTED,
-                          "manifest \"%s\" has format %u, this version reads format %u", file->path,
-                          get_fixed32(sector + 8), MANIFEST_FORMAT);
     if (get_fixed32(sector + 12) != MANIFEST_HEADER_SIZE ||
         get_fixed64(sector + 32) != scan->number)
         return damaged(scan, file, 0, "the header does not belong to this file");

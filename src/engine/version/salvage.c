@@ -188,8 +188,10 @@ static Status read_one(const char *directory, uint64_t number, const uint8_t *sy
     if (path == NULL)
         return no_memory();
     Status status = file_read_whole(path, SIZE_MAX / 4, &bytes);
+    if (status == AIDB_OK && bytes.size >= MANIFEST_SECTOR)
+        status = manifest_check_format(path, bytes.data, number);
     free(path);
-    if (status == AIDB_NO_MEMORY)
+    if (status == AIDB_NO_MEMORY || status == AIDB_UNSUPPORTED)
         goto out;
     if (status != AIDB_OK) { /* what cannot be read is lost */
         status = AIDB_OK;

@@ -44,6 +44,9 @@ Status manifest_frame(uint64_t seed, uint64_t offset, uint64_t sequence, const V
 uint64_t manifest_record_checksum(uint64_t seed, uint64_t offset, const uint8_t *record,
                                   size_t size);
 /* Takes identity from a header sector; false when it is damaged or of another manifest. */
+/* AIDB_UNSUPPORTED when the header is whole and of another format. */
+Status manifest_check_format(const char *path, const uint8_t sector[MANIFEST_SECTOR],
+                             uint64_t number) MUST_CHECK;
 bool manifest_header_decode(const uint8_t sector[MANIFEST_SECTOR], uint64_t number,
                             StoreIdentity *identity);
 /* The sector of a seal slot, and where it belongs. */

@@ -9,6 +9,8 @@
 
 #include "engine/version/version_internal.h"
 
+#include "common/coding.h"
+#include "common/hash.h"
 #include "testlib/testlib.h"
 
 #include <check.h>
@@ -1137,6 +1139,24 @@ START_TEST(test_read)
         AIDB_CORRUPTION);
     ck_assert_int_eq(manifest_read("/x/CURRENT", NULL, count_edits, &added, &identity),
                      AIDB_INVALID);
+    /* Another format is no damage, for salvage neither. */
+    uint8_t header[MANIFEST_SECTOR];
+    int fd = open(path, O_RDWR);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(pread(fd, header, sizeof header, 0), (ssize_t)sizeof header);
+    uint64_t number = get_fixed64(header + 32);
+    put_fixed32(header + 8, 7);
+    put_fixed64(header + sizeof header - 8, hash64(header, sizeof header - 8, number));
+    ck_assert_int_eq(pwrite(fd, header, sizeof header, 0), (ssize_t)sizeof header);
+    close(fd);
+    ck_assert_int_eq(manifest_read(path, store.identity.system_id, count_edits, &added, &identity),
+                     AIDB_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(status_text(), path));
+    ck_assert_ptr_nonnull(
+        strstr(status_text(), "has format 7, this version of AiDb reads format 1"));
+    ck_assert_ptr_nonnull(strstr(status_text(), "a newer version"));
+    ManifestRemains remains;
+    ck_assert_int_eq(manifest_salvage(store.directory, NULL, &remains), AIDB_UNSUPPORTED);
     free(path);
     store_destroy(&store);
 }

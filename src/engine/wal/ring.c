@@ -68,16 +68,18 @@ static bool slot_is_empty(const uint8_t *slot)
 }
 
 /* Whether a slot holds a header of this database. *foreign is set when it is a whole header that
- * cannot be meant for this database. */
+ * cannot be meant for this database, *format when it is one of another format. */
 static bool decode(const uint8_t slot[SLOT_SIZE], const WalOptions *options, RingHeader *header,
-                   const char **foreign)
+                   const char **foreign, uint32_t *format)
 {
     if (get_fixed64(slot + AT_MAGIC) != RING_MAGIC ||
         !block_is_sealed(slot, SLOT_SIZE, AT_CHECKSUM))
         return false;
-    if (get_fixed32(slot + AT_VERSION) != WAL_FORMAT_VERSION)
-        *foreign = "its format version is not known to this program";
-    else if (memcmp(slot + AT_SYSTEM_ID, options->system_id, sizeof options->system_id) != 0)
+    if (get_fixed32(slot + AT_VERSION) != WAL_FORMAT_VERSION) {
+        *format = get_fixed32(slot + AT_VERSION);
+        return false;
+    }
+    if (memcmp(slot + AT_SYSTEM_ID, options->system_id, sizeof options->system_id) != 0)
         *foreign = "it belongs to another database";
     else if (get_fixed64(slot + AT_RING_SIZE) != options->ring_size ||
              get_fixed64(slot + AT_SEGMENT_SIZE) != options->segment_size)
@@ -103,12 +105,13 @@ Status ring_read_header(const Ring *ring, const WalOptions *options, RingHeader 
     if (damaged != NULL)
         *damaged = UINT64_MAX;
     const char *foreign = NULL;
+    uint32_t format = WAL_FORMAT_VERSION;
     bool found = false;
     for (uint64_t at = 0; at < RING_HEADER_SIZE; at += SLOT_SIZE) {
         uint8_t slot[SLOT_SIZE];
         RETURN_IF_FAILED(file_read_at(&ring->file, at, slot, sizeof slot));
         RingHeader one;
-        if (!decode(slot, options, &one, &foreign)) {
+        if (!decode(slot, options, &one, &foreign, &format)) {
             if (damaged != NULL && !slot_is_empty(slot))
                 *damaged = at;
         } else if (!found || one.sequence > header->sequence) {
@@ -116,6 +119,8 @@ Status ring_read_header(const Ring *ring, const WalOptions *options, RingHeader 
             found = true;
         }
     }
+    if (!found && format != WAL_FORMAT_VERSION)
+        return format_unsupported("log file", ring->path, format, WAL_FORMAT_VERSION);
     if (!found)
         return status_set(AIDB_CORRUPTION,
                           "file \"%s\": offset 0: the log's ring cannot be read: %s", ring->path,

@@ -79,6 +79,15 @@ static bool block_is_zero(const uint8_t *block)
     return true;
 }
 
+/* The format of a segment whose header is whole, or else that of today. */
+static uint32_t segment_format(const uint8_t block[WAL_SEGMENT_HEADER_SIZE])
+{
+    return get_fixed64(block + AT_MAGIC) == SEGMENT_MAGIC &&
+                   block_is_sealed(block, WAL_SEGMENT_HEADER_SIZE, AT_CHECKSUM)
+               ? get_fixed32(block + AT_VERSION)
+               : WAL_FORMAT_VERSION;
+}
+
 HeaderState segment_header_decode(const uint8_t block[WAL_SEGMENT_HEADER_SIZE],
                                   const WalOptions *options, uint64_t first_lsn,
                                   uint32_t incarnation, SegmentHeader *header)
@@ -135,6 +144,10 @@ static Status read_file(const WalOptions *options, SegmentFile *entry)
     /* In this order: a running database writes the header last, so whoever has a header has its size. */
     OUT_IF_FAILED(file_read_some(&file, 0, block, sizeof block, &got));
     OUT_IF_FAILED(file_size(&file, &entry->size));
+    if (got == sizeof block && segment_format(block) != WAL_FORMAT_VERSION) {
+        status = format_unsupported("log file", path, segment_format(block), WAL_FORMAT_VERSION);
+        goto out;
+    }
     entry->state = got < sizeof block ? HEADER_UNFINISHED
                                       : segment_header_decode(block, options, entry->first_lsn,
                                                               entry->incarnation, &entry->header);

@@ -3,6 +3,9 @@
 
 #include "engine/wal/test_store.h"
 
+#include "common/coding.h"
+
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -383,6 +386,53 @@ START_TEST(test_recycling)
 }
 END_TEST
 
+/* Changes the format in a header and seals it again. */
+static void change_format(const char *path, off_t at, size_t size, size_t checksum_at,
+                          uint32_t format)
+{
+    uint8_t block[WAL_SEGMENT_HEADER_SIZE];
+    int fd = open(path, O_RDWR);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(pread(fd, block, size, at), (ssize_t)size);
+    put_fixed32(block + 8, format);
+    block_seal(block, size, checksum_at);
+    ck_assert_int_eq(pwrite(fd, block, size, at), (ssize_t)size);
+    close(fd);
+}
+
+/* A log of another format is no damaged one. */
+START_TEST(test_another_format)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    test_append_many(&store, 10);
+    test_store_stop(&store);
+    Catalog catalog;
+    ck_ok(catalog_load(&store.options, &catalog));
+    char segment[600], ring[600], name[WAL_NAME_SIZE];
+    segment_name(name, catalog.files[0].first_lsn, catalog.files[0].incarnation);
+    catalog_deinit(&catalog);
+    snprintf(segment, sizeof segment, "%s/%s", store.wal_directory, name);
+    snprintf(ring, sizeof ring, "%s/ring", store.wal_directory);
+
+    change_format(segment, 0, WAL_SEGMENT_HEADER_SIZE, 80, WAL_FORMAT_VERSION + 1);
+    ck_fails(AIDB_UNSUPPORTED, test_store_open(&store));
+    ck_assert_ptr_nonnull(strstr(status_message(), segment));
+    ck_assert_ptr_nonnull(
+        strstr(status_message(), "has format 2, this version of AiDb reads format 1"));
+    change_format(segment, 0, WAL_SEGMENT_HEADER_SIZE, 80, WAL_FORMAT_VERSION);
+    for (off_t slot = 0; slot < 2; slot++)
+        change_format(ring, slot * 2048, 2048, 88, WAL_FORMAT_VERSION + 1);
+    ck_fails(AIDB_UNSUPPORTED, test_store_open(&store));
+    ck_assert_ptr_nonnull(strstr(status_message(), ring));
+    for (off_t slot = 0; slot < 2; slot++)
+        change_format(ring, slot * 2048, 2048, 88, WAL_FORMAT_VERSION);
+    ck_ok(test_store_open(&store));
+    test_store_remove(&store);
+}
+END_TEST
+
 START_TEST(test_writer_step)
 {
     TestStore store;
@@ -502,6 +552,7 @@ static TCase *basic_cases(void)
     tcase_add_test(tests, test_new_log);
     tcase_add_test(tests, test_options);
     tcase_add_test(tests, test_golden);
+    tcase_add_test(tests, test_another_format);
     tcase_add_test(tests, test_crash_and_stop);
     tcase_add_test(tests, test_stopped_log_refuses);
     tcase_add_test(tests, test_stop_gives_room_back);
