@@ -349,7 +349,7 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
     return false;
 }
 
-void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset)
+void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset, size_t at_byte)
 {
     if (cache->chunk_count == 0)
         return;
@@ -360,9 +360,10 @@ void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset)
         return;
     /* Mostly the first of the chain is the one: its head is not read here, that would wait. */
     Frame *frame = frame_at(cache, at);
+    const uint8_t *lines = frame_data(frame) + (at_byte < CACHE_BLOCK_MAX ? at_byte : 0);
     __builtin_prefetch(frame);
-    __builtin_prefetch(frame_data(frame));
-    __builtin_prefetch(frame_data(frame) + 64);
+    __builtin_prefetch(lines);
+    __builtin_prefetch(lines + 64);
 }
 
 static Lock *chain_lock(BlockCache *cache, uint64_t hash)

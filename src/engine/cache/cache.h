@@ -28,9 +28,9 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs);
 /* Inside an epoch. `table` is a table number (never reused), `offset` the block's place in it. */
 bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *block);
 
-/* Inside an epoch: begins to bring the first lines of a block that will be looked up soon into the
- * CPU's caches. Only a hint. */
-void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset);
+/* Inside an epoch: begins to bring two lines of a block that will be looked up soon, from the one that
+ * holds its byte `at` on, into the CPU's caches. Only a hint. */
+void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset, size_t at);
 
 /* A frame being filled. */
 typedef struct CacheFill {

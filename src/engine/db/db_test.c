@@ -215,6 +215,30 @@ static void check_value(const ModelEntry *model, const Entry *entry)
         ck_assert_uint_eq(entry->lsn, model->lsn);
 }
 
+/* Many keys together, some of them several times, some that were never there. In a read section. */
+static void check_multi_get(World *world, const Model *model)
+{
+    enum { MANY = 70 };
+    char texts[MANY][16];
+    uint32_t indexes[MANY];
+    Slice keys[MANY];
+    Entry entries[MANY];
+    size_t count = 1 + test_random_below(&world->random, MANY);
+    for (size_t i = 0; i < count; i++) {
+        indexes[i] = (uint32_t)test_random_below(&world->random, KEYS + 10);
+        key_of(indexes[i], texts[i]);
+        keys[i] = slice_from_string(texts[i]);
+    }
+    ok(db_read_multi_get(world->client, count, keys, entries));
+    for (size_t i = 0; i < count; i++) {
+        bool present = indexes[i] < KEYS && model->entries[indexes[i]].present;
+        ck_assert_msg((entries[i].lsn != 0) == present, "key %s: expected %s", texts[i],
+                      present ? "present" : "absent");
+        if (present)
+            check_value(&model->entries[indexes[i]], &entries[i]);
+    }
+}
+
 static void check_gets(World *world, const Model *model, uint64_t snapshot)
 {
     uint64_t at;
@@ -230,6 +254,7 @@ static void check_gets(World *world, const Model *model, uint64_t snapshot)
         if (status == AIDB_OK)
             check_value(&model->entries[i], &entry);
     }
+    check_multi_get(world, model);
     db_read_end(world->client);
 }
 

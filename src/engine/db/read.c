@@ -53,15 +53,15 @@ void db_read_end(Session *session)
     }
 }
 
-/* What looking into one source came to. */
+/* A key on its way through the sources: what looking into the last one came to. */
 typedef struct Probe {
     Slice key;
-    uint64_t hash;
     uint64_t visible;
     uint64_t cover; /* newest range tombstone met that covers the key */
     Entry *entry;
     bool found;
     bool done;
+    TableGet get;
 } Probe;
 
 static void probe_decide(Probe *probe)
@@ -85,41 +85,69 @@ static void probe_memtable(const Memtable *memtable, Probe *probe)
     probe_decide(probe);
 }
 
-static Status probe_table(Session *session, const FileMeta *file, Probe *probe)
+/* Looks for some keys that are not decided yet, each in one table (NULL: in none). */
+static Status probe_files(Session *session, size_t count, Probe *probes,
+                          const FileMeta *const *files)
 {
-    if (file->info.lsn_min > probe->visible)
-        return AIDB_OK;
-    if (file->info.range_size > 0) {
-        uint64_t cover;
-        RETURN_IF_FAILED(
-            table_cover(&session->reader, &file->info, probe->key, probe->visible, &cover));
-        if (cover > probe->cover)
-            probe->cover = cover;
+    TableGet *gets[MEMTABLE_GETS_MAX];
+    Probe *open[MEMTABLE_GETS_MAX];
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        Probe *probe = &probes[i];
+        const FileMeta *file = files[i];
+        if (file == NULL || file->info.lsn_min > probe->visible)
+            continue;
+        if (file->info.range_size > 0) {
+            uint64_t cover;
+            RETURN_IF_FAILED(
+                table_cover(&session->reader, &file->info, probe->key, probe->visible, &cover));
+            if (cover > probe->cover)
+                probe->cover = cover;
+        }
+        probe->get.info = &file->info;
+        gets[left] = &probe->get;
+        open[left++] = probe;
     }
-    if (file->info.entries > 0)
-        RETURN_IF_FAILED(table_get(&session->reader, &file->info, probe->key, probe->hash,
-                                   probe->visible, probe->entry, &probe->found));
-    probe_decide(probe);
+    if (left == 0)
+        return AIDB_OK;
+    RETURN_IF_FAILED(table_get_many(&session->reader, left, gets, probes[0].visible));
+    for (size_t i = 0; i < left; i++) {
+        open[i]->found = open[i]->get.found;
+        probe_decide(open[i]);
+    }
     return AIDB_OK;
 }
 
-/* Level 0 newest first, then one table of each level. */
-static Status probe_tables(Session *session, Probe *probe)
+/* Level 0 newest first, then one table of each level; all keys take a step before any takes the next. */
+static Status probe_tables(Session *session, size_t count, Probe *probes)
 {
     const Version *version = session->view->version;
-    probe->hash = table_key_hash(probe->key);
-    for (uint32_t i = 0; !probe->done && i < version->levels[0].count; i++) {
-        const FileMeta *file = version->levels[0].files[i];
-        if (file_overlaps(file, probe->key, probe->key))
-            RETURN_IF_FAILED(probe_table(session, file, probe));
+    const FileMeta *files[MEMTABLE_GETS_MAX];
+    for (size_t i = 0; i < count; i++)
+        if (!probes[i].done)
+            probes[i].get = (TableGet){.key = probes[i].key,
+                                       .key_hash = table_key_hash(probes[i].key),
+                                       .entry = probes[i].entry};
+    for (uint32_t n = 0; n < version->levels[0].count; n++) {
+        const FileMeta *file = version->levels[0].files[n];
+        for (size_t i = 0; i < count; i++)
+            files[i] =
+                !probes[i].done && file_overlaps(file, probes[i].key, probes[i].key) ? file : NULL;
+        RETURN_IF_FAILED(probe_files(session, count, probes, files));
     }
-    for (int level = 1; !probe->done && level < LEVELS; level++) {
+    for (int level = 1; level < LEVELS; level++) {
         if (version->levels[level].count == 0)
             continue;
-        uint32_t index = version_find_file(version, level, probe->key);
-        if (index < version->levels[level].count &&
-            file_overlaps(version->levels[level].files[index], probe->key, probe->key))
-            RETURN_IF_FAILED(probe_table(session, version->levels[level].files[index], probe));
+        for (size_t i = 0; i < count; i++) {
+            files[i] = NULL;
+            if (probes[i].done)
+                continue;
+            uint32_t index = version_find_file(version, level, probes[i].key);
+            if (index < version->levels[level].count &&
+                file_overlaps(version->levels[level].files[index], probes[i].key, probes[i].key))
+                files[i] = version->levels[level].files[index];
+        }
+        RETURN_IF_FAILED(probe_files(session, count, probes, files));
     }
     return AIDB_OK;
 }
@@ -143,7 +171,7 @@ Status db_read_get(Session *session, Slice key, Entry *entry)
     for (uint32_t i = 0; !probe.done && i < view->immutable_count; i++)
         probe_memtable(view->immutables[i], &probe);
     if (!probe.done)
-        RETURN_IF_FAILED(probe_tables(session, &probe));
+        RETURN_IF_FAILED(probe_tables(session, 1, &probe));
     return probe_result(session, &probe);
 }
 
@@ -186,9 +214,8 @@ static Status multi_get_some(Session *session, size_t count, const Slice *keys, 
     probe_memtable_many(view->active, count, probes);
     for (uint32_t i = 0; i < view->immutable_count; i++)
         probe_memtable_many(view->immutables[i], count, probes);
+    RETURN_IF_FAILED(probe_tables(session, count, probes));
     for (size_t i = 0; i < count; i++) {
-        if (!probes[i].done)
-            RETURN_IF_FAILED(probe_tables(session, &probes[i]));
         Status status = probe_result(session, &probes[i]);
         if (status != AIDB_OK && status != AIDB_NOT_FOUND)
             return status;

@@ -366,11 +366,10 @@ static inline bool raw_entry_tag(const BlockView *view, uint32_t index, uint32_t
     return *type == OP_PUT || (*type == OP_DELETE && value_size == 0);
 }
 
-/* The last restart whose entry is before (key, lsn) in internal order; 0 when none is. */
-static bool find_restart(const BlockView *view, Slice key, uint64_t lsn, uint32_t *restart)
+bool block_find_restart(const BlockView *view, Slice key, uint64_t lsn, uint32_t *restart)
 {
     *restart = 0;
-    if (view->restart_count == 1)
+    if (view->restart_count <= 1)
         return true; /* the walk finds out the rest */
     RawEntry raw;
     if (!raw_entry_decode(view, place_first(view), &raw) || raw.shared != 0 ||
@@ -483,13 +482,28 @@ static bool walk_to(const BlockView *view, uint32_t restart, Slice key, uint64_t
     return true;
 }
 
-BlockFind block_find(const BlockView *view, Slice key, uint64_t visible, Entry *entry)
+/* The key parts and the tags of half an interval, which is what a walk through it reads on average. */
+void block_prefetch(const BlockView *view, uint32_t restart)
+{
+    if (view->entries == 0)
+        return;
+    BlockPlace place = restart_place(view, restart);
+    if (place.key < view->size) {
+        __builtin_prefetch(view->data + place.key);
+        __builtin_prefetch(view->data + place.key + 64);
+    }
+    uint64_t tag = (uint64_t)(place.index + RESTART_INTERVAL / 2) * view->tag_bits / 8;
+    if (tag < view->size - view->tags)
+        __builtin_prefetch(view->data + view->tags + tag);
+}
+
+BlockFind block_find_from(const BlockView *view, uint32_t restart, Slice key, uint64_t visible,
+                          Entry *entry)
 {
     if (view->entries == 0)
         return BLOCK_MISSING;
-    uint32_t restart = 0;
     Walk walk;
-    if (!find_restart(view, key, visible, &restart) || !walk_to(view, restart, key, visible, &walk))
+    if (!walk_to(view, restart, key, visible, &walk))
         return BLOCK_DAMAGED;
     if (!walk.equal_key)
         return BLOCK_MISSING;
@@ -605,7 +619,7 @@ bool block_cursor_seek(BlockCursor *cursor, Slice key, uint64_t lsn)
         return cursor_end(cursor);
     uint32_t restart = 0;
     Walk walk;
-    if (!find_restart(&cursor->view, key, lsn, &restart) ||
+    if (!block_find_restart(&cursor->view, key, lsn, &restart) ||
         !walk_to(&cursor->view, restart, key, lsn, &walk))
         return cursor_failed(cursor, false);
     if (walk.place.index == cursor->view.entries)
@@ -693,7 +707,7 @@ bool block_cursor_seek_before(BlockCursor *cursor, Slice key, uint64_t lsn)
         return cursor_end(cursor);
     uint32_t restart = 0;
     Walk walk;
-    if (!find_restart(&cursor->view, key, lsn, &restart) ||
+    if (!block_find_restart(&cursor->view, key, lsn, &restart) ||
         !walk_to(&cursor->view, restart, key, lsn, &walk))
         return cursor_failed(cursor, false);
     return load_before(cursor, walk.place.index);

@@ -64,15 +64,19 @@ void filter_add(uint8_t *payload, uint32_t lines, uint32_t probes, uint64_t hash
     }
 }
 
+size_t filter_line_at(size_t size, uint64_t hash)
+{
+    return (size_t)line_of(hash, (uint32_t)(size / FILTER_LINE)) * FILTER_LINE;
+}
+
 bool filter_may_contain(Slice payload, uint64_t hash)
 {
     if (payload.size < FILTER_LINE + 1 || payload.size % FILTER_LINE != 1)
         return true;
-    uint32_t lines = (uint32_t)(payload.size / FILTER_LINE);
     uint32_t probes = payload.data[payload.size - 1];
     if (probes > FILTER_PROBES_MAX)
         return true;
-    const uint8_t *line = payload.data + (size_t)line_of(hash, lines) * FILTER_LINE;
+    const uint8_t *line = payload.data + filter_line_at(payload.size, hash);
     uint64_t bits = places(hash);
     uint64_t rest = bits;
     for (uint32_t i = 0; i < probes; i++) {

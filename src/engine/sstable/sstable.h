@@ -118,9 +118,21 @@ void table_reader_deinit(TableReader *reader);
 
 /* The newest version of key at or below visible. The entry's key is the caller's; its value borrows from
  * cached or private blocks until the epoch is left. */
+typedef struct TableGet {
+    const TableInfo *info; /* in: where to look */
+    Slice key;
+    uint64_t key_hash;
+    Entry *entry; /* out */
+    bool found;
+} TableGet;
+/* Lookups that do not depend on each other, in one table or in several. They take their steps together, so
+ * that memory which one waits for is fetched while others are worked on. */
+Status table_get_many(TableReader *reader, size_t count, TableGet *const *gets,
+                      uint64_t visible) MUST_CHECK;
+/* One. */
 Status table_get(TableReader *reader, const TableInfo *info, Slice key, uint64_t key_hash,
                  uint64_t visible, Entry *entry, bool *found) MUST_CHECK;
-/* What table_get and the filters want as key_hash. */
+/* What lookups and the filters want as key_hash. */
 uint64_t table_key_hash(Slice key);
 /* The greatest LSN <= visible of a range tombstone that covers key; 0 for none. Cheap when the table
  * has none. */

@@ -194,8 +194,20 @@ typedef struct BlockPlace {
 } BlockPlace;
 
 typedef enum BlockFind { BLOCK_FOUND, BLOCK_MISSING, BLOCK_DAMAGED } BlockFind;
-/* The newest version of key at or below `visible`; entry->key is the caller's key. */
-BlockFind block_find(const BlockView *view, Slice key, uint64_t visible, Entry *entry);
+/* A search takes two steps, between which what the second one reads can be fetched: to the last restart
+ * whose entry is before (key, visible), 0 when none is (false: damaged), and from there to the newest
+ * version of key at or below `visible`. entry->key is the caller's key. */
+bool block_find_restart(const BlockView *view, Slice key, uint64_t visible, uint32_t *restart);
+void block_prefetch(const BlockView *view, uint32_t restart);
+BlockFind block_find_from(const BlockView *view, uint32_t restart, Slice key, uint64_t visible,
+                          Entry *entry);
+static inline BlockFind block_find(const BlockView *view, Slice key, uint64_t visible, Entry *entry)
+{
+    uint32_t restart;
+    return block_find_restart(view, key, visible, &restart)
+               ? block_find_from(view, restart, key, visible, entry)
+               : BLOCK_DAMAGED;
+}
 
 /* A place in a block. The key is put together in memory of the cursor's own. Functions return false
  * when the block is damaged (or memory is short, with `no_memory` set). */
@@ -295,6 +307,8 @@ static inline uint32_t filter_section_of(uint64_t hash, uint32_t sections)
 }
 /* `payload` of a zeroed section. */
 void filter_add(uint8_t *payload, uint32_t lines, uint32_t probes, uint64_t hash);
+/* Where in a section of `size` bytes the line of a key begins. */
+size_t filter_line_at(size_t size, uint64_t hash);
 /* True when the key may be there (and for a payload that is no section). */
 bool filter_may_contain(Slice payload, uint64_t hash);
 

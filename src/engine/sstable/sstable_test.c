@@ -770,6 +770,36 @@ static void check_gets(TableReader *reader, const TableInfo *info, const Model *
     free(room);
 }
 
+/* Several lookups together say what each says alone. */
+static void check_many_gets(TableReader *reader, const TableInfo *info, const Model *model)
+{
+    enum { MANY = 40 };
+    static uint8_t rooms[MANY][AIDB_KEY_MAX + 1];
+    TableGet gets[MANY], *places[MANY];
+    Entry entries[MANY];
+    size_t count = random_below(MANY + 1);
+    uint64_t lsn = model->count > 0 ? probe_lsn(model) : 9;
+    for (size_t i = 0; i < count; i++) {
+        Slice key = probe_key(model, rooms[i]);
+        gets[i] = (TableGet){
+            .info = info, .key = key, .key_hash = table_key_hash(key), .entry = &entries[i]};
+        places[i] = &gets[i];
+    }
+    if (reader->cache != NULL)
+        epoch_enter(reader->epochs, reader->slot);
+    OK(table_get_many(reader, count, places, lsn));
+    for (size_t i = 0; i < count; i++) {
+        size_t at = model_seek(model, gets[i].key, lsn);
+        bool there = at < model->count && slice_equal(model->entries[at].key, gets[i].key);
+        ck_assert_int_eq(gets[i].found, there);
+        if (there)
+            ck_assert(entry_equal(&entries[i], &model->entries[at]));
+    }
+    if (reader->cache != NULL)
+        epoch_leave(reader->slot);
+    table_reader_release(reader);
+}
+
 static void check_iterator(TableReader *reader, const TableInfo *info, const Model *model,
                            bool readahead, uint32_t steps)
 {
@@ -914,6 +944,8 @@ START_TEST(table_model)
         OK(file_cache_create(directory, 4, &files));
         TableReader reader = {.files = files};
         check_gets(&reader, &info, &model, 700);
+        for (int round = 0; round < 20; round++)
+            check_many_gets(&reader, &info, &model);
         check_iterator(&reader, &info, &model, true, 500);
         check_iterator(&reader, &info, &model, false, 500);
         check_ranges(&reader, &info, &model, fragments, fragment_count);
@@ -929,6 +961,8 @@ START_TEST(table_model)
             check_gets(&cached, &info, &model, 700);
             check_iterator(&cached, &info, &model, i == 1, 500);
             check_gets(&cached, &info, &model, 300);
+            for (int round = 0; round < 20; round++)
+                check_many_gets(&cached, &info, &model);
             check_ranges(&cached, &info, &model, fragments, fragment_count);
             table_reader_deinit(&cached);
             test_cache_deinit(&cache);

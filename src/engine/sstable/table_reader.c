@@ -17,7 +17,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define SCRATCH_KEEP (1u << 20)
+#define SCRATCH_KEEP   (1u << 20)
+#define GETS_TOGETHER  16u
+#define VALUE_PREFETCH 256u /* of larger values the processor itself fetches the rest */
 
 struct TableBlock {
     struct TableBlock *next;
@@ -358,14 +360,20 @@ static Status find_block(TableReader *reader, const TableInfo *info, Slice key, 
     return index_step(reader, info, BLOCK_INDEX, key, lsn, handle, found);
 }
 
-static Status filter_check(TableReader *reader, const TableInfo *info, uint64_t key_hash, bool *may)
+/* ---- gets ------------------------------------------------------------------------------------ */
+
+static BlockHandle filter_section(const TableInfo *info, uint64_t key_hash)
 {
     uint32_t section = filter_section_of(key_hash, info->filter_sections);
-    BlockRead read = {
-        .kind = BLOCK_FILTER,
-        .handle = {.offset = info->filter_offset + (uint64_t)section * info->filter_section_size,
-                   .size = info->filter_section_size,
-                   .raw = true}};
+    return (BlockHandle){.offset =
+                             info->filter_offset + (uint64_t)section * info->filter_section_size,
+                         .size = info->filter_section_size,
+                         .raw = true};
+}
+
+static Status filter_check(TableReader *reader, const TableInfo *info, uint64_t key_hash, bool *may)
+{
+    BlockRead read = {.kind = BLOCK_FILTER, .handle = filter_section(info, key_hash)};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(reader, info, &read, &payload));
     *may = filter_may_contain(payload, key_hash);
@@ -375,35 +383,120 @@ static Status filter_check(TableReader *reader, const TableInfo *info, uint64_t 
     return AIDB_OK;
 }
 
+/* The line of the filter that filter_check will look at. */
+static void filter_prefetch(TableReader *reader, const TableInfo *info, uint64_t key_hash)
+{
+    BlockHandle handle = filter_section(info, key_hash);
+    if (handle.size > TRAILER_SIZE)
+        cache_prefetch(reader->cache, info->number, handle.offset,
+                       filter_line_at(handle.size - TRAILER_SIZE, key_hash));
+}
+
+static void value_prefetch(Slice value)
+{
+    for (size_t at = 0; at < value.size && at < VALUE_PREFETCH; at += 64)
+        __builtin_prefetch(value.data + at);
+}
+
+/* A get on its way through the steps. */
+typedef struct Lookup {
+    TableGet *get;
+    BlockHandle handle; /* of the data block */
+    BlockView view;
+    uint32_t restart;
+} Lookup;
+
+/* To where the block's entries are searched. */
+static Status open_block(TableReader *reader, Lookup *lookup, uint64_t visible)
+{
+    const TableGet *get = lookup->get;
+    Slice payload;
+    RETURN_IF_FAILED(table_block_read(
+        reader, get->info, &(BlockRead){.kind = BLOCK_DATA, .handle = lookup->handle}, &payload));
+    if (!block_view_init(&lookup->view, payload) ||
+        !block_find_restart(&lookup->view, get->key, visible, &lookup->restart))
+        return table_damage(reader, get->info, lookup->handle.offset, "data block makes no sense");
+    return AIDB_OK;
+}
+
+/* Each step leaves those that go on at the front. `together`: worth fetching what their next step will
+ * read. */
+static Status get_some(TableReader *reader, size_t count, TableGet *const *gets, uint64_t visible)
+{
+    Lookup lookups[GETS_TOGETHER];
+    bool together = count > 1 && reader->cache != NULL;
+    size_t left = 0;
+    for (size_t i = 0; i < count; i++) {
+        const TableInfo *info = gets[i]->info;
+        gets[i]->found = false;
+        *gets[i]->entry = (Entry){0};
+        if (info->entries == 0)
+            continue;
+        lookups[left++].get = gets[i];
+        if (together && info->filter_sections > 0)
+            filter_prefetch(reader, info, gets[i]->key_hash);
+    }
+    count = left;
+    left = 0;
+    for (size_t i = 0; i < count; i++) {
+        TableGet *get = lookups[i].get;
+        bool may = true;
+        if (get->info->filter_sections > 0)
+            RETURN_IF_FAILED(filter_check(reader, get->info, get->key_hash, &may));
+        if (may)
+            lookups[left++].get = get;
+    }
+    count = left;
+    left = 0;
+    for (size_t i = 0; i < count; i++) {
+        TableGet *get = lookups[i].get;
+        BlockHandle handle;
+        bool have_block = false;
+        RETURN_IF_FAILED(find_block(reader, get->info, get->key, visible, &handle, &have_block));
+        if (!have_block)
+            continue;
+        lookups[left].get = get;
+        lookups[left++].handle = handle;
+        if (together)
+            cache_prefetch(reader->cache, get->info->number, handle.offset, 0);
+    }
+    for (size_t i = 0; i < left; i++) {
+        RETURN_IF_FAILED(open_block(reader, &lookups[i], visible));
+        if (together)
+            block_prefetch(&lookups[i].view, lookups[i].restart);
+    }
+    for (size_t i = 0; i < left; i++) {
+        const Lookup *lookup = &lookups[i];
+        TableGet *get = lookup->get;
+        BlockFind result =
+            block_find_from(&lookup->view, lookup->restart, get->key, visible, get->entry);
+        if (result == BLOCK_DAMAGED)
+            return table_damage(reader, get->info, lookup->handle.offset,
+                                "data block makes no sense");
+        get->found = result == BLOCK_FOUND;
+        if (together && get->found)
+            value_prefetch(get->entry->value);
+    }
+    return AIDB_OK;
+}
+
+Status table_get_many(TableReader *reader, size_t count, TableGet *const *gets, uint64_t visible)
+{
+    for (size_t at = 0; at < count; at += GETS_TOGETHER) {
+        size_t some = count - at < GETS_TOGETHER ? count - at : GETS_TOGETHER;
+        RETURN_IF_FAILED(get_some(reader, some, gets + at, visible));
+    }
+    return AIDB_OK;
+}
+
 Status table_get(TableReader *reader, const TableInfo *info, Slice key, uint64_t key_hash,
                  uint64_t visible, Entry *entry, bool *found)
 {
-    *found = false;
-    *entry = (Entry){0};
-    if (info->entries == 0)
-        return AIDB_OK;
-    if (info->filter_sections > 0) {
-        bool may = true;
-        RETURN_IF_FAILED(filter_check(reader, info, key_hash, &may));
-        if (!may)
-            return AIDB_OK;
-    }
-    BlockHandle handle;
-    bool have_block = false;
-    RETURN_IF_FAILED(find_block(reader, info, key, visible, &handle, &have_block));
-    if (!have_block)
-        return AIDB_OK;
-    Slice payload;
-    RETURN_IF_FAILED(table_block_read(
-        reader, info, &(BlockRead){.kind = BLOCK_DATA, .handle = handle}, &payload));
-    BlockView view;
-    BlockFind result = BLOCK_DAMAGED;
-    if (block_view_init(&view, payload))
-        result = block_find(&view, key, visible, entry);
-    if (result == BLOCK_DAMAGED)
-        return table_damage(reader, info, handle.offset, "data block makes no sense");
-    *found = result == BLOCK_FOUND;
-    return AIDB_OK;
+    TableGet get = {.info = info, .key = key, .key_hash = key_hash, .entry = entry};
+    TableGet *gets = &get;
+    Status status = get_some(reader, 1, &gets, visible);
+    *found = get.found;
+    return status;
 }
 
 Status table_offset_of(TableReader *reader, const TableInfo *info, Slice key, uint64_t *offset)
