@@ -10,7 +10,8 @@
  * turn) form a pool with a lock, a free list and the queues of S3-FIFO: a new block enters the small
  * queue, a tenth of the frames; when its turn comes there it moves to the main queue if it was found
  * at least twice, else it leaves and only its fingerprint is remembered; a block whose fingerprint
- * is remembered enters the main queue at once. In the main queue a block that was found goes round
+ * is remembered enters the main queue at once, and so does one that a compaction puts in the place of
+ * blocks that are there. In the main queue a block that was found goes round
  * once more for each time. Blocks read once by a scan so never disturb the main queue. Index and
  * filter blocks enter the main queue directly and earn more rounds.
  *
@@ -344,6 +345,22 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
             *block = slice_make(frame_data(frame), frame->size);
             return true;
         }
+        at = atomic_load_explicit(&frame->next, memory_order_acquire);
+    }
+    return false;
+}
+
+bool cache_holds(const BlockCache *cache, uint64_t table, uint64_t offset)
+{
+    if (cache->chunk_count == 0)
+        return false;
+    uint64_t hash = block_hash(table, offset);
+    uint32_t at =
+        atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_acquire);
+    while (at != NONE) {
+        const Frame *frame = frame_at(cache, at);
+        if (frame->offset == offset && frame->table == table)
+            return true;
         at = atomic_load_explicit(&frame->next, memory_order_acquire);
     }
     return false;
@@ -729,7 +746,7 @@ static uint32_t idle_ticks(BlockCache *cache, Slot *slot, Pool *pool, uint32_t t
             (frame->state != FRAME_SMALL && frame->state != FRAME_MAIN))
             continue;
         asked_for |= atomic_load_explicit(&frame->frequency, memory_order_relaxed) > 0;
-        if (frame->priority != CACHE_DATA && idle / 4 < window)
+        if (frame->priority == CACHE_INDEX && idle / 4 < window)
             window = UINT32_MAX; /* index blocks are kept through four times as much */
     }
     if (asked_for)
@@ -945,7 +962,7 @@ Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t tab
     Frame *frame = frame_at(cache, at);
     Pool *pool = pool_of(cache, at);
     Slice block = slice_make(frame_data(frame), size);
-    bool index = frame->priority != CACHE_DATA;
+    bool index = frame->priority == CACHE_INDEX;
     frame->table = table;
     frame->offset = offset;
     frame->size = (uint32_t)size;
@@ -961,7 +978,7 @@ Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t tab
     lock_acquire(&pool->lock, slot);
     bool draining = is_draining(cache, at);
     if (!draining) {
-        bool to_main = index || remembered;
+        bool to_main = frame->priority != CACHE_DATA || remembered;
         frame->state = to_main ? FRAME_MAIN : FRAME_SMALL;
         queue_push(cache, to_main ? &pool->main : &pool->small, at);
         atomic_fetch_add_explicit(&pool->live, 1, memory_order_relaxed);

@@ -19,7 +19,8 @@ typedef struct BlockCache BlockCache;
 
 typedef enum CachePriority {
     CACHE_DATA = 0,
-    CACHE_INDEX = 1 /* and filters: evicted later */
+    CACHE_INDEX = 1, /* and filters: evicted later */
+    CACHE_MOVED = 2  /* data that the cache held already, in a block that it stands in for */
 } CachePriority;
 
 /* `size` bytes of region in all; 0 and very small sizes give a cache that never keeps anything. */
@@ -31,6 +32,9 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
 /* Inside an epoch: begins to bring two lines of a block that will be looked up soon, from the one that
  * holds its byte `at` on, into the CPU's caches. Only a hint. */
 void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset, size_t at);
+
+/* Inside an epoch: whether a lookup would find the block. Does not count as one. */
+bool cache_holds(const BlockCache *cache, uint64_t table, uint64_t offset);
 
 /* A frame being filled. */
 typedef struct CacheFill {

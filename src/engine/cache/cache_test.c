@@ -287,6 +287,40 @@ START_TEST(index_priority)
 }
 END_TEST
 
+/* Blocks that take the place of others are not on probation, nor do they live for ever. */
+START_TEST(moved_blocks)
+{
+    enum { MOVED = 1000 }; /* of about 3700 that fit */
+    World world;
+    world_init(&world, 16u << 20);
+    Slot *slot = slot_claim(world.slots, 0, SLOT_THREAD);
+    uint64_t held = 0;
+    for (uint64_t i = 0; i < 4000; i++)
+        (void)read_in_epoch(&world, slot, 1, i, 4096, CACHE_DATA);
+    for (uint64_t i = 0; i < MOVED; i++)
+        (void)read_in_epoch(&world, slot, 2, i, 4096, CACHE_MOVED);
+    for (uint64_t i = 0; i < 4000; i++)
+        (void)read_in_epoch(&world, slot, 3, i, 4096, CACHE_DATA);
+    epoch_enter(world.epochs, slot);
+    for (uint64_t i = 0; i < MOVED; i++)
+        held += cache_holds(world.cache, 2, i);
+    ck_assert(!cache_holds(world.cache, 2, MOVED));
+    epoch_leave(slot);
+    printf("%" PRIu64 " of %d moved blocks held\n", held, MOVED);
+    ck_assert_uint_gt(held, MOVED * 9 / 10);
+    for (uint64_t i = 0; i < 20000; i++)
+        (void)read_in_epoch(&world, slot, 4, i % 5000, 4096, CACHE_DATA);
+    held = 0;
+    epoch_enter(world.epochs, slot);
+    for (uint64_t i = 0; i < MOVED; i++)
+        held += cache_holds(world.cache, 2, i);
+    epoch_leave(slot);
+    ck_assert_uint_lt(held, MOVED / 2);
+    slot_release(slot);
+    world_deinit(&world);
+}
+END_TEST
+
 /* A skewed working set larger than the cache: the hit ratio comes near to what is possible. */
 START_TEST(skewed_hits)
 {
@@ -552,6 +586,7 @@ static Suite *cache_suite(void)
     tcase_add_test(one, duplicates_and_abandon);
     tcase_add_test(one, scan_resistance);
     tcase_add_test(one, index_priority);
+    tcase_add_test(one, moved_blocks);
     tcase_add_test(one, skewed_hits);
     tcase_add_test(one, classes_change);
     tcase_add_test(one, exhaustion);

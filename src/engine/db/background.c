@@ -19,11 +19,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#define IDLE_MS     1000
-#define RETRY_MS    1000
-#define DEAD_FILES  64
-#define JOB_MAX     0xffffffu
-#define HASTY_LEVEL 1 /* of compression, while writers wait for flushes */
+#define IDLE_MS         1000
+#define RETRY_MS        1000
+#define DEAD_FILES      64
+#define WRITES_PER_READ 16u /* fewer, and flushed records are put into the cache */
+#define JOB_MAX         0xffffffu
+#define HASTY_LEVEL     1 /* of compression, while writers wait for flushes */
 
 /* ---- progress ----------------------------------------------------------------------------------- */
 
@@ -121,10 +122,14 @@ static void job_context(Session *session, TableOptions *table, JobContext *conte
 {
     Db *db = session->db;
     const EngineOptions *options = &session->shared->options;
+    session->warmth.priority = CACHE_MOVED;
+    session->warmth.blocks_read = session->warmth.blocks_held = 0;
+    session->warmth.warm = false;
     *table = (TableOptions){.block_size = options->block_size,
                             .compression = options->compression,
                             .compression_level = options->compression_level,
-                            .filter_bits = options->filter_bits};
+                            .filter_bits = options->filter_bits,
+                            .warmth = &session->warmth};
     memcpy(table->system_id, db->identity.system_id, sizeof table->system_id);
     *context = (JobContext){.table = table,
                             .directory = db->sst_directory,
@@ -198,6 +203,18 @@ static void note_flush_rate(DbShared *shared, uint64_t bytes, uint64_t ns)
         atomic_store(&shared->flush_rate, before == 0 ? now : (before + now) / 2);
 }
 
+/* Memtables go into the cache when their store is read too: readers had them in memory until now. They
+ * are on probation there, like blocks read for the first time. Flush lock held. */
+static void warm_flush(Session *session, uint64_t entries)
+{
+    DbShared *shared = session->shared;
+    uint64_t gets = slot_stat_sum(&shared->slots, STAT_GETS);
+    session->warmth.priority = CACHE_DATA;
+    shared->gets_lately = shared->gets_lately / 2 + (gets - shared->gets_seen);
+    shared->gets_seen = gets;
+    session->warmth.warm = shared->gets_lately > entries / WRITES_PER_READ;
+}
+
 /* `one`: only the oldest. */
 static Status flush_locked(Session *session, bool one, bool *did)
 {
@@ -211,6 +228,7 @@ static Status flush_locked(Session *session, bool one, bool *did)
     const ReadView *view = atomic_load(&shared->view);
     uint32_t count = view->immutable_count;
     uint64_t sealed_at = count > 0 ? view->sealed_at[0] : 0;
+    uint64_t entries = 0;
     uint64_t input_bytes =
         0; /* not what comes out: of keys written again and again that is little */
     uint32_t skipped = 0;
@@ -222,6 +240,7 @@ static Status flush_locked(Session *session, bool one, bool *did)
     for (uint32_t i = 0; i < count; i++) {
         oldest_first[i] = view->immutables[skipped + count - 1 - i];
         input_bytes += memtable_bytes(oldest_first[i]);
+        entries += memtable_entries(oldest_first[i]);
     }
     epoch_leave(session->slot);
     if (count == 0)
@@ -240,6 +259,7 @@ static Status flush_locked(Session *session, bool one, bool *did)
     /* Half of what a flush takes is compression. Most of its tables are soon written again. */
     if (atomic_exchange(&shared->flush_awaited, 0) != 0 && table.compression_level > HASTY_LEVEL)
         table.compression_level = HASTY_LEVEL;
+    warm_flush(session, entries);
     FAILPOINT("flush.begun");
     OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
     OUT_IF_FAILED(flush_run(&context, oldest_first, count, snapshots, snapshot_count, &edit));

@@ -336,7 +336,7 @@ uint64_t db_durable_lsn(const Db *db)
 
 static void take_slot(Session *session, Slot *slot)
 {
-    session->slot = session->reader.slot = session->job_reader.slot = slot;
+    session->slot = session->reader.slot = session->job_reader.slot = session->warmth.slot = slot;
 }
 
 static Status make_session(Db *db, Session **out)
@@ -354,8 +354,11 @@ static Status make_session(Db *db, Session **out)
     }
     session->reader = (TableReader){
         .files = session->files, .cache = db->shared->cache, .epochs = &db->shared->epochs};
-    session->job_reader =
-        (TableReader){.files = session->files, .cache = NULL, .epochs = &db->shared->epochs};
+    session->job_reader = (TableReader){.files = session->files,
+                                        .cache = NULL,
+                                        .warmth = &session->warmth,
+                                        .epochs = &db->shared->epochs};
+    session->warmth = (TableWarmth){.cache = db->shared->cache, .epochs = &db->shared->epochs};
     *out = session;
     return AIDB_OK;
 }

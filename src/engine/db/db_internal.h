@@ -63,6 +63,10 @@ typedef struct DbShared {
     _Atomic uint32_t
         flush_awaited; /* writers were slowed for memtables since the last flush began */
 
+    /* Guard: flush lock. */
+    uint64_t gets_seen;   /* up to the last flush */
+    uint64_t gets_lately; /* between flushes, half as much of each further back */
+
     _Atomic uint32_t failed;
     _Atomic uint32_t running_compactions;
     _Atomic uint64_t compacting_bytes; /* of their inputs: at most so much they may write */
@@ -105,6 +109,7 @@ struct Session {
     FileCache *files;
     TableReader reader;     /* through the block cache */
     TableReader job_reader; /* flush and compaction: bypasses it */
+    TableWarmth warmth;     /* of the job under way */
     /* The read section, when inside one. */
     bool reading;
     ReadView *view;

@@ -21,6 +21,7 @@
 
 #define KEYS           120
 #define SNAPSHOTS      4
+#define NUMBERS        3000 /* keys of tests that need tables of some size */
 #define VALUE_MAX_TEST 3000
 
 typedef struct ModelEntry {
@@ -478,6 +479,67 @@ START_TEST(expectations_are_checked_with_the_write)
     ck_assert_int_eq(write_batch(&world, &batch, &commit), AIDB_EXPECTATION);
     ck_assert_uint_eq(commit.present_version, 0);
     batch_deinit(&batch);
+    world_destroy(&world);
+}
+END_TEST
+
+static void put_numbers(World *world, uint32_t from, uint32_t by)
+{
+    for (uint32_t i = from; i < NUMBERS; i += by) {
+        char key[16], value[100];
+        key_of(i, key);
+        for (size_t at = 0; at < sizeof value; at++)
+            value[at] = (char)test_random(&world->random);
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_from_string(key), slice_make(value, sizeof value)));
+        ok(write_batch(world, &batch, &commit));
+        batch_deinit(&batch);
+        step(world->flusher);
+    }
+}
+
+/* Gets all; returns how many blocks were not in the cache. */
+static uint64_t get_numbers(World *world)
+{
+    SlotTable *slots = &world->db->shared->slots;
+    uint64_t before = slot_stat_sum(slots, STAT_CACHE_MISSES);
+    for (uint32_t i = 0; i < NUMBERS; i++) {
+        char key[16];
+        key_of(i, key);
+        uint64_t at;
+        Entry entry;
+        ok(db_read_begin(world->client, DB_NOW, &at));
+        ok(db_read_get(world->client, slice_from_string(key), &entry));
+        db_read_end(world->client);
+    }
+    return slot_stat_sum(slots, STAT_CACHE_MISSES) - before;
+}
+
+/* What readers had in memory they have there after flushes and compactions; what nobody reads does not
+ * come into the cache. */
+START_TEST(tables_are_written_warm)
+{
+    World world;
+    world_create(&world, 1);
+    world_close(&world, true);
+    world.options.memory = 40u << 20;
+    world.options.cache_size = 16u << 20; /* room for each size of block */
+    world_open(&world);
+    uint64_t used, capacity, blocks;
+    put_numbers(&world, 0, 1);
+    ok(db_compact(world.client, slice_make(NULL, 0), slice_make(NULL, 0)));
+    cache_usage(world.db->shared->cache, &used, &capacity, &blocks);
+    ck_assert_uint_eq(blocks, 0);
+
+    uint64_t data_blocks = NUMBERS / 10; /* of 1 KiB, at least */
+    ck_assert_uint_gt(get_numbers(&world), data_blocks);
+    ck_assert_uint_eq(get_numbers(&world), 0);
+    put_numbers(&world, 0, 3);
+    ok(db_flush(world.client));
+    ck_assert_uint_lt(get_numbers(&world), data_blocks / 4); /* filters and indexes */
+    ok(db_compact(world.client, slice_make(NULL, 0), slice_make(NULL, 0)));
+    ck_assert_uint_lt(get_numbers(&world), data_blocks / 4);
     world_destroy(&world);
 }
 END_TEST
@@ -1154,6 +1216,7 @@ int main(void)
     tcase_set_timeout(promises, 300);
     tcase_add_test(promises, expectations_are_checked_with_the_write);
     tcase_add_test(promises, expectations_see_a_sealed_memtable);
+    tcase_add_test(promises, tables_are_written_warm);
     tcase_add_test(promises, large_batches_pass);
     tcase_add_test(promises, many_range_deletes_in_a_batch);
     tcase_add_test(promises, a_flush_that_cannot_be_done_ends);

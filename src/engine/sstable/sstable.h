@@ -56,12 +56,29 @@ const uint8_t *table_info_decode(const uint8_t *from, const uint8_t *end, TableI
 
 /* ---- building -------------------------------------------------------------------------------- */
 
+/*
+ * What a job that passes the cache knows of it, so that what readers had there is there again when the
+ * tables that it writes take the place of those it reads. One job's, from its iterators to its builders: a
+ * data block is put into the cache when it holds at least half of the blocks read since the last was
+ * written.
+ */
+typedef struct TableWarmth {
+    BlockCache *cache;
+    EpochDomain *epochs;
+    Slot *slot;
+    CachePriority priority; /* of what is put into it */
+    uint32_t blocks_read;   /* since a data block was written */
+    uint32_t blocks_held;   /* of these, in the cache */
+    bool warm;              /* what is written now is put into the cache */
+} TableWarmth;
+
 typedef struct TableOptions {
     uint8_t system_id[16];
     uint32_t block_size;
     Compression compression;
     int32_t compression_level;
     uint32_t filter_bits;
+    TableWarmth *warmth; /* NULL: nothing is put into a cache */
 } TableOptions;
 
 typedef struct TableBuilder TableBuilder;
@@ -103,7 +120,8 @@ void file_cache_clear(FileCache *files);
  * their results are valid until it ends. */
 typedef struct TableReader {
     FileCache *files;
-    BlockCache *cache; /* NULL: bypass (compaction, verify) */
+    BlockCache *cache;   /* NULL: bypass (compaction, verify) */
+    TableWarmth *warmth; /* without a cache: learns of data blocks that are read; may be NULL */
     EpochDomain *epochs;
     Slot *slot;                             /* may be NULL without a cache (tools) */
     Buffer scratch;                         /* for compressed bytes; owned by the session */

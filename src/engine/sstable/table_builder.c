@@ -180,6 +180,25 @@ static Status append(TableBuilder *builder, const uint8_t *data, size_t size)
     return buffer_append(&builder->out, data, size);
 }
 
+/* Puts a data block that was written into the cache, if that held what it was made from. The file is
+ * checked before it can be read, so nothing is found here that the file does not hold. */
+static void keep_warm(TableWarmth *warmth, uint64_t number, uint64_t offset, const uint8_t *data,
+                      size_t size)
+{
+    if (warmth->blocks_read > 0) {
+        warmth->warm = warmth->blocks_held >= warmth->blocks_read - warmth->blocks_held;
+        warmth->blocks_read = warmth->blocks_held = 0;
+    }
+    if (!warmth->warm)
+        return;
+    CacheFill fill;
+    cache_reserve(warmth->cache, warmth->slot, size, warmth->priority, &fill);
+    if (fill.data == NULL)
+        return;
+    memcpy(fill.data, data, size);
+    (void)cache_publish(warmth->cache, warmth->slot, &fill, number, offset, size);
+}
+
 /* Writes a block; `payload` gains a trailer when it is stored raw. Its last `plain` bytes are not
  * compressed. */
 static Status write_block(TableBuilder *builder, BlockKind kind, bool compress, Buffer *payload,
@@ -218,6 +237,9 @@ static Status write_block(TableBuilder *builder, BlockKind kind, bool compress, 
     stored->size += TRAILER_SIZE;
     FAILPOINT_BYTES("table.block_sealed", stored->data, stored->size);
     RETURN_IF_FAILED(buffer_append(&builder->block_sizes, &handle->size, sizeof handle->size));
+    if (kind == BLOCK_DATA && builder->options.warmth != NULL)
+        keep_warm(builder->options.warmth, builder->info.number, handle->offset, payload->data,
+                  raw_size);
     return append(builder, stored->data, stored->size);
 }
 

@@ -295,6 +295,12 @@ Status table_block_read(TableReader *reader, const TableInfo *info, const BlockR
             return AIDB_OK;
         }
         count(reader, STAT_CACHE_MISSES, 1);
+    } else if (reader->warmth != NULL && read->kind == BLOCK_DATA) {
+        TableWarmth *warmth = reader->warmth;
+        epoch_enter(warmth->epochs, warmth->slot);
+        warmth->blocks_held += cache_holds(warmth->cache, info->number, handle->offset);
+        warmth->blocks_read++;
+        epoch_leave(warmth->slot);
     }
     if (handle->size < TRAILER_SIZE || handle->offset < TABLE_HEADER_SIZE ||
         handle->offset > info->file_size || handle->size > info->file_size - handle->offset)
