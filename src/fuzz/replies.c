@@ -6,8 +6,8 @@
  * client counts up from 1) or bytes as they are. A thread is the server: it takes one connection, sends
  * everything without listening, and ends its side.
  *
- * What must hold: every call returns; a failed one says why; what it hands out can be read and is within
- * the limits; every submitted request is answered exactly once, in order, unless submitting failed;
+ * What must hold: every call returns; a failed one says why; what it hands out can be read, and stood whole
+ * in some reply; every submitted request is answered exactly once, in order, unless submitting failed;
  * nothing is kept.
  */
 #include "config.h"
@@ -36,7 +36,14 @@ typedef struct Server {
     Buffer script;
 } Server;
 
+/* What there is in the script at all. */
+typedef struct Content {
+    bool values; /* for all keys of a multi-get, or perhaps for parts of them */
+    bool rows;   /* a chunk of a scan */
+} Content;
+
 typedef struct Program {
+    Content content;
     aidb *db;
     aidb_snapshot *snapshot;
     aidb_iter *iter;
@@ -104,6 +111,27 @@ static void write_script(Buffer *script, uint8_t choices, const uint8_t *data, s
     }
 }
 
+/* Looks for replies that the program may believe. */
+static Content look_through(Slice script)
+{
+    Content content = {0};
+    Frame frame;
+    Message message;
+    for (size_t at = 0; at < script.size; at += frame.size) {
+        if (frame_decode(script.data + at, script.size - at, UINT32_MAX, &frame) !=
+                FRAME_COMPLETE ||
+            message_decode(&frame, &message) != AIDB_OK)
+            break;
+        uint64_t count = message.count;
+        message.count = KEYS;
+        content.values |= message.type == MESSAGE_VALUES && fuzz_rows_fit(&message);
+        message.count = count;
+        content.values |= message.type == MESSAGE_ERROR && message.status == AIDB_LIMIT;
+        content.rows |= message.type == MESSAGE_CHUNK && fuzz_rows_fit(&message);
+    }
+    return content;
+}
+
 /* ---- the program ------------------------------------------------------------------------------ */
 
 static void touch(const void *data, size_t size)
@@ -139,6 +167,7 @@ static void multi_get(Program *program)
     aidb_key keys[KEYS] = {{"a", 1}, {"b", 1}, {"c", 1}};
     aidb_value values[KEYS] = {{0}};
     aidb_status status = aidb_multi_get(program->db, program->snapshot, KEYS, keys, values);
+    fuzz_require(status != AIDB_OK || program->content.values);
     for (size_t i = 0; i < KEYS; i++) {
         check_value(status, &values[i]);
         aidb_free(values[i].data);
@@ -211,6 +240,7 @@ static void iterate(Program *program, uint8_t how)
         break;
     }
     check_entry(status, entry);
+    fuzz_require(entry == NULL || program->content.rows);
 }
 
 static void measure(Program *program)
@@ -312,9 +342,9 @@ static void call(Program *program, uint8_t what)
     }
 }
 
-static void run_program(const char *uri, const uint8_t *calls, size_t count)
+static void run_program(const char *uri, Slice script, const uint8_t *calls, size_t count)
 {
-    Program program = {0};
+    Program program = {.content = look_through(script)};
     asking = &program;
     aidb_status status = aidb_open(uri, NULL, &program.db);
     check(status);
@@ -350,7 +380,7 @@ void fuzz_replies(const uint8_t *data, size_t size)
                  listen(server.listener, 4) == 0);
     pthread_t thread;
     fuzz_require(pthread_create(&thread, NULL, serve, &server) == 0);
-    run_program(uri, data + 3, calls);
+    run_program(uri, buffer_slice(&server.script), data + 3, calls);
     pthread_join(thread, NULL);
     close(server.listener);
     unlink(address.sun_path);

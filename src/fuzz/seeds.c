@@ -607,10 +607,14 @@ static void end_badly(Nursery *nursery)
                                         "GET / HTTP/1.0"};
     for (uint8_t i = 0; i < 11; i++) {
         Buffer seed = {0};
-        uint8_t head[2] = {i % 2 == 0 ? 0 : HOSTED, i};
+        uint8_t head[2] = {i % 2 == 0 ? 0 : HOSTED, i % 4 == 3 ? 5 : 0};
         must(buffer_append(&seed, head, sizeof head));
         add_put(&seed, 1, "a", "1");
         add(&seed, (Message){.type = MESSAGE_SCAN, .id = 2, .credits = 1, .rows = 1});
+        if (i % 3 == 0) /* gathered, and not done before the end */
+            add_put(&seed, 4, "b", "2");
+        else
+            add(&seed, (Message){.type = MESSAGE_GET, .id = 4, .key = word("a")});
         if (i < 5)
             add(&seed, messages[i]);
         else if (i < 8)
@@ -882,6 +886,23 @@ static void greet_program(Nursery *nursery)
     }
 }
 
+/* Rows that are cut short, and nothing else to believe. */
+static void answer_in_halves(Nursery *nursery)
+{
+    static const uint8_t calls[] = {CALL_ITER, CALL_ITER_NEXT, CALL_MULTI_GET};
+    Buffer seed = begin_program(0, calls, sizeof calls), row = {0};
+    must(entry_row_append(&row, word("k"), word("v"), 5));
+    must(entry_row_append(&row, word("l"), word("v"), 6));
+    row.size--;
+    add_done(&seed, 2);
+    add(&seed, (Message){.type = MESSAGE_CHUNK, .id = 3, .lsn = 9, .row = buffer_slice(&row)});
+    end_program(nursery, &seed);
+    seed = begin_program(0, calls + 2, 1);
+    add_values(&seed, 2, 2);
+    end_program(nursery, &seed);
+    buffer_deinit(&row);
+}
+
 static void replies(const char *folder)
 {
     Nursery nursery = {.folder = folder, .target = "replies"};
@@ -889,6 +910,7 @@ static void replies(const char *folder)
     answer_calls(&nursery);
     answer_iterators(&nursery);
     answer_submitted(&nursery);
+    answer_in_halves(&nursery);
 }
 
 void seeds_write(const char *folder)

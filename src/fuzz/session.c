@@ -83,6 +83,7 @@ typedef struct Conversation {
     bool ended; /* the server said that it closes */
     Status end_status;
     uint64_t snapshot; /* the last one that was given */
+    int64_t snapshots; /* given and not taken back */
 } Conversation;
 
 static ServerShared shared;
@@ -252,6 +253,8 @@ static void take_answer(Conversation *c, const Message *reply)
         next->answered = true;
         if (next->type == MESSAGE_SNAPSHOT && !error)
             c->snapshot = reply->lsn;
+        if (!error)
+            c->snapshots += (next->type == MESSAGE_SNAPSHOT) - (next->type == MESSAGE_RELEASE);
         return;
     }
     for (size_t i = 0; i < c->asked_count; i++) {
@@ -322,6 +325,17 @@ static void check_between_turns(const Conversation *c)
                  OUTPUT_HIGH + backend->body_max + FRAME_HEADER_SIZE);
 }
 
+/* The client's snapshots and those of open scans are registered, and no others. */
+static void check_snapshots(const Conversation *c)
+{
+    int64_t registered = 0, expected = c->snapshots;
+    for (int i = 0; i < SLOT_SNAPSHOTS; i++)
+        registered += atomic_load(&c->backend->slot->snapshots[i]) != SNAPSHOT_NONE;
+    for (size_t i = 0; i < SCANS_MAX; i++)
+        expected += c->backend->scans[i].own_snapshot;
+    fuzz_require(registered == expected || c->ids_reused);
+}
+
 static void turn(Conversation *c)
 {
     Backend *backend = c->backend;
@@ -373,6 +387,8 @@ static void work(Conversation *c)
     }
     session_idle(c->backend);
     check_between_turns(c);
+    if (listens)
+        check_snapshots(c);
 }
 
 /* Sends what was recorded so far, in pieces. */
