@@ -261,7 +261,9 @@ typedef struct aidb_request {
 
 /* Sends a request without waiting for its answer; key and batch may be reused on return. Answers
  * come in the order of the requests. A server waits for durability once for all requests that
- * arrive together, so requests may be held back to go out together: aidb_wait sends them all. After
+ * arrive together, so requests may be held back to go out together: aidb_wait sends them all. Answers
+ * that have come are handed out on the way, and with 16,384 requests unanswered the call waits for some,
+ * so that a program may submit without end: what piles up in the library is bounded. After
  * AIDB_OK `done` is called once, whatever happens to the connection, unless the handle is closed
  * before; after an error it is not. */
 aidb_status aidb_submit(aidb *db, const aidb_request *request);

@@ -28,6 +28,7 @@
 #define OUTPUT_FLUSH_SIZE ((size_t)32 << 10) /* client_send flushes from here on */
 #define INPUT_READ_SIZE   ((size_t)64 << 10)
 #define INPUT_TRUST_SIZE  ((size_t)16 << 20) /* room that is made at once for a reply */
+#define INPUT_FULL_SIZE   ((size_t)1 << 20)  /* replies that may wait while requests go out */
 #define INPUT_KEEP_SIZE   ((size_t)1 << 20)  /* larger buffers are given back when empty */
 
 struct Client {
@@ -126,6 +127,18 @@ static Status read_some(Client *client, bool wait)
     }
 }
 
+static FrameResult next_frame(const Client *client, Frame *frame)
+{
+    return frame_decode(client->input.data + client->taken, client->input.size - client->taken,
+                        client->server.body_max, frame);
+}
+
+bool client_has_reply(const Client *client)
+{
+    Frame frame;
+    return client->input.size > client->taken && next_frame(client, &frame) == FRAME_COMPLETE;
+}
+
 Status client_flush(Client *client)
 {
     RETURN_IF_FAILED(check_broken(client));
@@ -150,6 +163,8 @@ Status client_flush(Client *client)
                 RETURN_IF_FAILED(client_receive(client, &reason));
             return lost(client, err);
         }
+        if (client->input.size - client->taken >= INPUT_FULL_SIZE && client_has_reply(client))
+            return AIDB_OK;
         struct pollfd both = {.fd = client->fd, .events = POLLIN | POLLOUT};
         if (poll(&both, 1, -1) > 0 && (both.revents & POLLIN) != 0)
             RETURN_IF_FAILED(read_some(client, false));
@@ -180,16 +195,9 @@ Status client_send(Client *client, Message *request)
     return client->output.size - client->sent >= OUTPUT_FLUSH_SIZE ? client_flush(client) : AIDB_OK;
 }
 
-static FrameResult next_frame(const Client *client, Frame *frame)
+bool client_has_output(const Client *client)
 {
-    return frame_decode(client->input.data + client->taken, client->input.size - client->taken,
-                        client->server.body_max, frame);
-}
-
-bool client_has_reply(const Client *client)
-{
-    Frame frame;
-    return client->input.size > client->taken && next_frame(client, &frame) == FRAME_COMPLETE;
+    return client->broken == AIDB_OK && client->sent < client->output.size;
 }
 
 static Status broke_protocol(Client *client)

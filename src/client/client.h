@@ -3,7 +3,8 @@
  *
  * Requests are gathered in an output buffer (client_send) and go out when it is flushed, when it has
  * grown, or when a reply is awaited. While the server is slow to take requests, replies that it sends
- * meanwhile are read, so that two full buffers never wait for each other.
+ * meanwhile are read, so that two full buffers never wait for each other; when a megabyte of them waits,
+ * the rest of the requests stays in the output buffer until the caller has taken some.
  *
  * A connection is broken by any failure of the socket or of the protocol and stays so: every later
  * call returns the first failure. One thread at a time, but for client_cancel.
@@ -42,7 +43,9 @@ const ClientServer *client_server(const Client *client);
  * scan's). AIDB_LIMIT when the body is larger than
  * the server takes: nothing was appended. */
 Status client_send(Client *client, Message *request) MUST_CHECK;
+/* Sends what was gathered, or until a megabyte of replies is here (client_has_output tells). */
 Status client_flush(Client *client) MUST_CHECK;
+bool client_has_output(const Client *client);
 /* Flushes and waits for the next reply, which borrows until the next call. Notices are passed over;
  * an ERROR that is no reply breaks the connection and is returned as its status. */
 Status client_receive(Client *client, Message *reply) MUST_CHECK;

@@ -441,6 +441,10 @@ static Status remote_wait(void *state, size_t pending)
     /* Even when there is nothing to wait for: a program with several connections sends on all of them
      * before it waits for the first. */
     Status status = client_flush(remote->client);
+    while (status == AIDB_OK && client_has_output(remote->client) && remote->pending_count > 0) {
+        /* Replies must be taken before the server takes more; receiving goes on with sending. */
+        status = await(remote, 0, remote->pending_count - 1, &reply);
+    }
     if (status == AIDB_OK)
         status = await(remote, 0, pending, &reply);
     else

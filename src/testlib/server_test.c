@@ -549,6 +549,59 @@ START_TEST(the_api_over_a_server)
 }
 END_TEST
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* The most memory that this process had since the last call, in KiB. */
+static long peak_memory(void)
+{
+    char line[128];
+    long peak = 0;
+    FILE *file = fopen("/proc/self/status", "r");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "VmHWM: %ld", &peak);
+    fclose(file);
+    file = fopen("/proc/self/clear_refs", "w");
+    if (file != NULL) {
+        fputs("5", file);
+        fclose(file);
+    }
+    return peak;
+}
+
+static void on_value(void *arg, aidb_status status, const aidb_value *value,
+                     const aidb_commit *commit)
+{
+    (void)commit;
+    ck_assert_int_eq(status, AIDB_OK);
+    *(uint64_t *)arg += value->size;
+}
+
+/* A program that only submits: replies are handed to it, and do not pile up in the library. */
+START_TEST(replies_do_not_pile_up)
+{
+    enum { REQUESTS = 4000, VALUE = 96 << 10 };
+    aidb *db;
+    ck_assert_int_eq(aidb_open(unix_uri, NULL, &db), AIDB_OK);
+    char key[100];
+    uint8_t *bytes = calloc(1, VALUE);
+    memset(key, 'k', sizeof key);
+    ck_assert_int_eq(aidb_put(db, key, sizeof key, bytes, VALUE), AIDB_OK);
+    free(bytes);
+    uint64_t got = 0;
+    (void)peak_memory();
+    long before = peak_memory();
+    for (int i = 0; i < REQUESTS; i++) {
+        aidb_request request = {.key = {key, sizeof key}, .done = on_value, .arg = &got};
+        ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+    }
+    ck_assert_int_eq(aidb_wait(db, 0), AIDB_OK);
+    ck_assert_int_lt(peak_memory() - before, 10 << 10);
+    ck_assert_uint_eq(got, (uint64_t)REQUESTS * VALUE);
+    ck_assert_int_eq(aidb_close(db), AIDB_OK);
+}
+END_TEST
+#endif
+
 START_TEST(an_iterator_walks_many_chunks)
 {
     enum { COUNT = 3000 };
@@ -1248,6 +1301,9 @@ static void add_tests(TCase *tests)
     tcase_add_test(tests, idle_cancel_requests_do_nothing);
     tcase_add_loop_test(tests, the_api_over_a_server, 0, 2);
     tcase_add_test(tests, an_iterator_walks_many_chunks);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    tcase_add_test(tests, replies_do_not_pile_up);
+#endif
     tcase_add_test(tests, a_conversation_cut_at_every_byte);
     tcase_add_test(tests, a_request_and_goodbye);
     tcase_add_test(tests, a_new_limit_for_who_does_not_read);
