@@ -48,7 +48,7 @@ is "$(cat out)" $'a\t1' 'a reader that goes away early is no problem'
 # --- usage
 for flags in '--format fancy' '-0 -n' '-0 --format csv' '-n --format aligned' '-v novalue' '-v =x' \
     '-v STRICT=perhaps' '-p 0' '-p 70000' '-p x' '-D data aidb://127.0.0.1:1' '-D data -p 1' \
-    'aidb://a:1 aidb://b:2' '--nosuch' 'http://127.0.0.1' 'aidb://127.0.0.1:port'; do
+    'aidb://127.0.0.1:70000' 'aidb://a:1 aidb://b:2' '--nosuch' 'http://127.0.0.1' 'aidb://127.0.0.1:port'; do
     # shellcheck disable=SC2086
     exits 3 "usage: $flags" aidbsql $flags -c COUNT
 done

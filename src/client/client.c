@@ -346,6 +346,9 @@ static Status split_host(const char *uri, const char *text, char *host, size_t h
         size_t digits = size - 1;
         if (digits == 0 || digits > 5 || strspn(colon + 1, "0123456789") < digits)
             return status_set(AIDB_INVALID, "%s: the port is not a number", uri);
+        long number = strtol(colon + 1, NULL, 10);
+        if (number < 1 || number > 65535)
+            return status_set(AIDB_INVALID, "%s: a port is a number from 1 to 65535", uri);
         snprintf(port, port_size, "%.*s", (int)digits, colon + 1);
     }
     return AIDB_OK;
