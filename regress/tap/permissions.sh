@@ -74,4 +74,9 @@ server_start
 server_answers
 is $? 0 'the database is as it was'
 server_stop
+# Advice to change who may write a directory is for a data directory only.
+mkdir -m 1777 public
+exits 1 'a directory that is none of ours' aidb -D public
+like "$err" 'there is no database in' 'is said to be no database'
+unlike "$err" 'chmod' 'rather than to have the wrong mode'
 done_testing

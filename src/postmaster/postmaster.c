@@ -811,6 +811,15 @@ static Status check_part(const char *directory, const char *name, const char *wh
     return status;
 }
 
+static Status check_database(const char *directory)
+{
+    if (db_exists(directory))
+        return AIDB_OK;
+    (void)status_set(AIDB_NO_DATABASE, "there is no database in %s", directory);
+    status_hint("`aidbctl init -D %s` makes one.", directory);
+    return AIDB_NO_DATABASE;
+}
+
 static Status check_directory(Postmaster *postmaster, const char *name)
 {
     char resolved[4096 + 1];
@@ -830,16 +839,14 @@ static Status check_directory(Postmaster *postmaster, const char *name)
         return status_set_errno(errno, "could not look at the data directory %s", resolved);
     if (!S_ISDIR(info.st_mode))
         return status_set(AIDB_INVALID, "%s is not a directory", resolved);
+    /* What is no database needs no other owner or mode; of what cannot be looked into those say why. */
+    if (access(resolved, X_OK) == 0)
+        RETURN_IF_FAILED(check_database(resolved));
     RETURN_IF_FAILED(check_owner("data directory", resolved, &info));
     RETURN_IF_FAILED(check_part(resolved, "sst", "folder"));
     RETURN_IF_FAILED(check_part(resolved, "wal", "folder"));
     RETURN_IF_FAILED(check_part(resolved, CONFIG_FILE_NAME, "configuration file"));
-    if (!db_exists(resolved)) {
-        (void)status_set(AIDB_NO_DATABASE, "there is no database in %s", resolved);
-        status_hint("`aidbctl init -D %s` makes one.", resolved);
-        return AIDB_NO_DATABASE;
-    }
-    return AIDB_OK;
+    return check_database(resolved);
 }
 
 static Status read_config(Postmaster *postmaster)
