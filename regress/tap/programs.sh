@@ -39,4 +39,12 @@ engine=$(awk -F '\t' '$2 == "engine"' <<<"$out" | grep -c .)
 if [ "$engine" -lt 20 ] && [ "$engine" -gt 0 ]; then pass 'fewer than 20 engine settings'; else fail "there are $engine engine settings"; fi
 is "$(awk -F '\t' '$8 != "reload" && $8 != "restart"' <<<"$out")" '' 'each says reload or restart'
 
+for command in compact 'dump-table x' dump-wal; do
+    # shellcheck disable=SC2086
+    exits 2 "aidbctl $command --from without a key" aidbctl $command -D "$PWD/nowhere" --from
+done
+for command in reload compact; do
+    exits 0 "aidbctl $command --help" aidbctl $command --help
+    unlike "$out" $'usage[^\n]* \n' 'ends its line without a space'
+done
 done_testing

@@ -41,6 +41,8 @@ typedef struct Command {
 /* Takes an option out of the arguments: "--name VALUE", "--name=VALUE" or the short form "-n VALUE".
  * False when it is not there; *value is NULL when it stands last without a value. */
 bool take_option(Arguments *arguments, const char *longer, const char *shorter, const char **value);
+/* Takes --from and --to; NULL for what is not there. Complains about one without its value. */
+bool take_range(Arguments *arguments, const char **from, const char **to);
 /* Takes a flag out of the arguments. */
 bool take_flag(Arguments *arguments, const char *longer, const char *shorter);
 /* Complains about what is left over; CTL_USAGE if anything is. */

@@ -93,13 +93,12 @@ typedef struct DumpOptions {
     const char *to;
 } DumpOptions;
 
-static void take_dump_options(Arguments *arguments, DumpOptions *options)
+static bool take_dump_options(Arguments *arguments, DumpOptions *options)
 {
     *options = (DumpOptions){.hex = take_flag(arguments, "--hex", "-x"),
                              .sequences = take_flag(arguments, "--sequences", NULL),
                              .info_only = take_flag(arguments, "--info", NULL)};
-    take_option(arguments, "--from", NULL, &options->from);
-    take_option(arguments, "--to", NULL, &options->to);
+    return take_range(arguments, &options->from, &options->to);
 }
 
 static void print_info(const TableInfo *info)
@@ -174,7 +173,8 @@ static Status dump_entries(TableReader *reader, const TableInfo *info, const Dum
 int command_dump_table(Arguments *arguments)
 {
     DumpOptions options;
-    take_dump_options(arguments, &options);
+    if (!take_dump_options(arguments, &options))
+        return CTL_USAGE;
     if (arguments->count != 1) {
         ctl_error("dump-table takes the path of one table");
         return CTL_USAGE;
@@ -286,7 +286,8 @@ static Status dump_log(const char *directory, const ManifestState *state, uint64
 int command_dump_wal(Arguments *arguments)
 {
     DumpOptions options;
-    take_dump_options(arguments, &options);
+    if (!take_dump_options(arguments, &options))
+        return CTL_USAGE;
     int result = reject_rest(arguments, "dump-wal");
     if (result != CTL_OK)
         return result;

@@ -43,11 +43,13 @@ int command_flush(Arguments *arguments)
 int command_compact(Arguments *arguments)
 {
     aidb_range range = {{NULL, 0}, {NULL, 0}};
-    const char *value;
-    if (take_option(arguments, "--from", NULL, &value) && value != NULL)
-        range.from = (aidb_key){value, strlen(value)};
-    if (take_option(arguments, "--to", NULL, &value) && value != NULL)
-        range.to = (aidb_key){value, strlen(value)};
+    const char *from, *to;
+    if (!take_range(arguments, &from, &to))
+        return CTL_USAGE;
+    if (from != NULL)
+        range.from = (aidb_key){from, strlen(from)};
+    if (to != NULL)
+        range.to = (aidb_key){to, strlen(to)};
     int result = reject_rest(arguments, "compact");
     return result != CTL_OK ? result : control(arguments, "compact", &range);
 }

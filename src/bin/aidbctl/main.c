@@ -38,7 +38,7 @@ static const Command commands[] = {
      "FILE [--hex] [--from KEY] [--to KEY] [--sequences] [--info]", "show the entries of a table"},
     {"dump-wal", command_dump_wal, true, "[--hex] [--from LSN] [--to LSN] [--sequences]",
      "show the operations in the log"},
-    {"dump-manifest", command_dump_manifest, false, "[FILE] [--hex]",
+    {"dump-manifest", command_dump_manifest, false, "-D DIR|FILE [--hex]",
      "show the edits of a manifest"},
 #ifdef AIDB_FAILPOINTS
     {"failpoint", command_failpoint, true, "[NAME=ACTION]...", "show or set fail points (tests)"},
@@ -95,6 +95,19 @@ bool take_option(Arguments *arguments, const char *longer, const char *shorter, 
         }
     }
     return false;
+}
+
+bool take_range(Arguments *arguments, const char **from, const char **to)
+{
+    static const char *const names[] = {"--from", "--to"};
+    const char **values[] = {from, to};
+    for (int i = 0; i < 2; i++) {
+        if (take_option(arguments, names[i], NULL, values[i]) && *values[i] == NULL) {
+            ctl_error("%s takes a value", names[i]);
+            return false;
+        }
+    }
+    return true;
 }
 
 bool take_flag(Arguments *arguments, const char *longer, const char *shorter)
@@ -195,8 +208,9 @@ static void print_help(void)
 
 static void print_command_help(const Command *command)
 {
-    printf("usage: aidbctl %s %s%s\n\n%s\n", command->name,
-           command->needs_directory ? "-D DIR " : "", command->usage, command->help);
+    printf("usage: aidbctl %s%s%s%s\n\n%s\n", command->name,
+           command->needs_directory ? " -D DIR" : "", command->usage[0] != '\0' ? " " : "",
+           command->usage, command->help);
 }
 
 static const Command *find_command(const char *name)
