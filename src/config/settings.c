@@ -40,7 +40,7 @@ static const Setting SETTINGS[] = {
      FIELD(engine.compression), "none|snappy|zstd",
      "how blocks of new tables are compressed: none, snappy or zstd"},
     {"compression_level", GROUP_ENGINE, SETTING_INTEGER, "1", -7, 19, RELOAD, FIELD(engine.compression_level), NULL,
-     "effort of zstd; higher is smaller and slower; flushes that writers wait for spend 1 at most"},
+     "effort of zstd; higher is smaller and slower; flushes that writers wait for spend less"},
     {"filter_bits", GROUP_ENGINE, SETTING_INTEGER, "10", 0, 32, RELOAD, FIELD(engine.filter_bits), NULL,
      "bits a key in the filters that spare reads of tables without it; 0 makes none"},
     {"table_size", GROUP_ENGINE, SETTING_SIZE, "64MiB", 1 * MIB, 16 * GIB, RELOAD, FIELD(engine.table_size), NULL,

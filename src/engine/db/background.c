@@ -24,7 +24,6 @@
 #define DEAD_FILES      64
 #define WRITES_PER_READ 16u /* fewer, and flushed records are put into the cache */
 #define JOB_MAX         0xffffffu
-#define HASTY_LEVEL     1 /* of compression, while writers wait for flushes */
 
 /* ---- progress ----------------------------------------------------------------------------------- */
 
@@ -256,9 +255,8 @@ static Status flush_locked(Session *session, bool one, bool *did)
     Status status;
     job_context(session, &table, &context);
     context.rate = 0;
-    /* Half of what a flush takes is compression. Most of its tables are soon written again. */
-    if (atomic_exchange(&shared->flush_awaited, 0) != 0 && table.compression_level > HASTY_LEVEL)
-        table.compression_level = HASTY_LEVEL;
+    /* Four fifths of what a flush takes is compression. Most of its tables are soon written again. */
+    table.hasty = atomic_exchange(&shared->flush_awaited, 0) != 0;
     warm_flush(session, entries);
     FAILPOINT("flush.begun");
     OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));

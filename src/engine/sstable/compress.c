@@ -119,6 +119,18 @@ size_t compress_bound(Compression compression, size_t size)
     return compression == COMPRESSION_ZSTD ? ZSTD_compressBound(size) : 0;
 }
 
+/* Ready to compress a block with little effort; zstd leaves literals as they are at levels below 1, unless
+ * told otherwise. */
+static bool begin_hasty(const Compressor *compressor, const void *dictionary)
+{
+    ZSTD_CCtx *zstd = compressor->zstd;
+    return !ZSTD_isError(
+               ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, compressor->level)) &&
+           !ZSTD_isError(
+               ZSTD_CCtx_setParameter(zstd, ZSTD_c_literalCompressionMode, ZSTD_lcm_huffman)) &&
+           !ZSTD_isError(ZSTD_CCtx_refCDict(zstd, dictionary));
+}
+
 static size_t compress_zstd(Compressor *compressor, bool dictionary, const uint8_t *from,
                             size_t size, uint8_t *to, size_t capacity)
 {
@@ -129,7 +141,11 @@ static size_t compress_zstd(Compressor *compressor, bool dictionary, const uint8
     }
     ZSTD_CCtx *zstd = compressor->zstd;
     size_t packed;
-    if (dictionary) {
+    if (compressor->hasty) {
+        if (!begin_hasty(compressor, dictionary ? compressor->dictionary : NULL))
+            return 0;
+        packed = ZSTD_compress2(zstd, to, capacity, from, size);
+    } else if (dictionary) {
         packed = ZSTD_compress_usingCDict(zstd, to, capacity, from, size, compressor->dictionary);
     } else {
         packed = ZSTD_compressCCtx(zstd, to, capacity, from, size, compressor->level);

@@ -77,6 +77,8 @@ typedef struct TableOptions {
     uint32_t block_size;
     Compression compression;
     int32_t compression_level;
+    bool
+        hasty; /* somebody waits for the table: compressed with little effort, whatever the level */
     uint32_t filter_bits;
     TableWarmth *warmth; /* NULL: nothing is put into a cache */
 } TableOptions;

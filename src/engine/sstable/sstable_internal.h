@@ -104,6 +104,7 @@ typedef struct Compressor {
     const void *dictionary; /* ZSTD_CDict in dictionary_memory; NULL: none */
     void *dictionary_memory;
     int level;
+    bool hasty; /* compresses literals at any level */
 } Compressor;
 void compressor_deinit(Compressor *compressor);
 /* Room that compress needs for `size` bytes. */

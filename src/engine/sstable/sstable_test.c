@@ -927,6 +927,7 @@ START_TEST(table_model)
         if (!compression_supported(compression))
             compression = COMPRESSION_NONE;
         TableOptions options = options_of(compression, shape->block_size, (uint32_t)kind * 5);
+        options.hasty = random_below(2) == 1;
         uint64_t number = TABLE_NUMBER(1, 100 + kind);
         TableInfo info = build_table(&model, &options, number, fragments, fragment_count);
         had_two_levels |= info.index_levels == 2;
@@ -1553,6 +1554,16 @@ START_TEST(dictionary_use)
         ck_assert_int_eq(info.dictionary_size > 0, noise == 0);
         if (noise == 0)
             ck_assert_uint_lt(info.data_size * 2, info.raw_bytes);
+        /* In haste the same, but larger. */
+        options.compression_level = 19;
+        TableInfo careful = build_table(&model, &options, TABLE_NUMBER(1, 3 + noise), NULL, 0);
+        options.hasty = true;
+        TableInfo hasty = build_table(&model, &options, TABLE_NUMBER(1, 5 + noise), NULL, 0);
+        ck_assert_int_eq(hasty.dictionary_size > 0, noise == 0);
+        if (noise == 0) {
+            ck_assert_uint_gt(hasty.data_size, careful.data_size + careful.data_size / 50);
+            ck_assert_uint_lt(hasty.data_size * 2, hasty.raw_bytes);
+        }
     }
     model_free(&model);
     remove_directory();

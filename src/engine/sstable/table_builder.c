@@ -31,6 +31,8 @@
 #define SAMPLE_BYTES   (256u << 10) /* of blocks that a dictionary is made from */
 #define SAMPLE_COUNT   256u
 #define DICTIONARY_MAX (32u << 10)
+#define HASTY_LEVEL \
+    (-2) /* the fastest that shrinks nearly as much as level 1, if literals are compressed */
 
 struct TableBuilder {
     TableOptions options;
@@ -89,6 +91,10 @@ Status table_builder_create(const TableOptions *options, const char *directory, 
     builder->options = *options;
     builder->file = (File)FILE_CLOSED;
     builder->compressor.level = options->compression_level;
+    if (options->hasty && options->compression_level > HASTY_LEVEL) {
+        builder->compressor.level = HASTY_LEVEL;
+        builder->compressor.hasty = true;
+    }
     builder->sampling = options->compression == COMPRESSION_ZSTD;
     builder->info.number = number;
     builder->info.lsn_min = lsn_floor;
