@@ -366,21 +366,27 @@ bool cache_holds(const BlockCache *cache, uint64_t table, uint64_t offset)
     return false;
 }
 
-void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset, size_t at_byte)
+void cache_prefetch(const BlockCache *cache, const CachePlace *places, size_t count)
 {
+    uint64_t hashes[CACHE_PREFETCH_MAX];
     if (cache->chunk_count == 0)
         return;
-    uint64_t hash = block_hash(table, offset);
-    uint32_t at =
-        atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_relaxed);
-    if (at == NONE)
-        return;
-    /* Mostly the first of the chain is the one: its head is not read here, that would wait. */
-    Frame *frame = frame_at(cache, at);
-    const uint8_t *lines = frame_data(frame) + (at_byte < CACHE_BLOCK_MAX ? at_byte : 0);
-    __builtin_prefetch(frame);
-    __builtin_prefetch(lines);
-    __builtin_prefetch(lines + 64);
+    for (size_t i = 0; i < count; i++) {
+        hashes[i] = block_hash(places[i].table, places[i].offset);
+        __builtin_prefetch((const void *)&cache->buckets[hashes[i] & cache->bucket_mask]);
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint32_t at = atomic_load_explicit(&cache->buckets[hashes[i] & cache->bucket_mask],
+                                           memory_order_relaxed);
+        if (at == NONE)
+            continue;
+        /* Mostly the first of the chain is the one: its head is not read here, that would wait. */
+        Frame *frame = frame_at(cache, at);
+        const uint8_t *lines = frame_data(frame) + places[i].at % CACHE_BLOCK_MAX;
+        __builtin_prefetch(frame);
+        __builtin_prefetch(lines);
+        __builtin_prefetch(lines + 64);
+    }
 }
 
 static Lock *chain_lock(BlockCache *cache, uint64_t hash)

@@ -29,9 +29,15 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs);
 /* Inside an epoch. `table` is a table number (never reused), `offset` the block's place in it. */
 bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *block);
 
-/* Inside an epoch: begins to bring two lines of a block that will be looked up soon, from the one that
- * holds its byte `at` on, into the CPU's caches. Only a hint. */
-void cache_prefetch(BlockCache *cache, uint64_t table, uint64_t offset, size_t at);
+/* Inside an epoch: begins to bring two lines of each of some blocks that will be looked up soon, from the
+ * one that holds byte `at` on, into the CPU's caches. Only a hint. */
+#define CACHE_PREFETCH_MAX 16u
+typedef struct CachePlace {
+    uint64_t table;
+    uint64_t offset; /* of the block */
+    size_t at;       /* in the block */
+} CachePlace;
+void cache_prefetch(const BlockCache *cache, const CachePlace *places, size_t count);
 
 /* Inside an epoch: whether a lookup would find the block. Does not count as one. */
 bool cache_holds(const BlockCache *cache, uint64_t table, uint64_t offset);

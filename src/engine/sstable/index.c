@@ -21,8 +21,9 @@
 
 #include "engine/sstable/sstable_internal.h"
 
-#define INDEX_HEAD  16u
-#define INDEX_FIXED 20u /* of an entry, in the arrays */
+#define INDEX_HEAD   16u
+#define INDEX_FIXED  20u /* of an entry, in the arrays */
+#define HANDLES_NEAR 4u
 
 /* ---- building -------------------------------------------------------------------------------- */
 
@@ -254,14 +255,16 @@ bool index_find(const IndexView *view, Slice key, uint64_t lsn, uint32_t *positi
     /* An empty key may have no address. */
     Slice rest = common > 0 ? slice_make(key.data + common, key.size - common) : key;
     uint64_t wanted = prefix_number(rest.data, rest.size);
-    /* Branch-free lower bound over the numbers: the loop runs a fixed number of times for a block, and its
-     * compare becomes a conditional move. */
+    /* Branch-free lower bound over the numbers: the loop runs a fixed number of times for a block, and what
+     * a compare says is a mask, because nobody can guess it. */
     uint32_t low = 0;
     uint32_t left = view->count;
     while (left > 1) {
         uint32_t half = left / 2;
-        low += prefix_at(view, low + half - 1) < wanted ? half : 0;
+        low += half & (0u - (prefix_at(view, low + half - 1) < wanted));
         left -= half;
+        if (left <= HANDLES_NEAR) /* the caller wants one of these next */
+            __builtin_prefetch(view->handles + (size_t)low * 8);
     }
     if (left == 1 && prefix_at(view, low) < wanted)
         low++;

@@ -144,7 +144,8 @@ static Status load_block(TableIter *it, uint32_t position)
         uint32_t follower =
             it->backward ? position - 1 : position + 1; /* wraps to behind the end */
         if (index_handle(&it->leaf, follower, &handle))
-            cache_prefetch(it->reader->cache, it->info->number, handle.offset, 0);
+            cache_prefetch(it->reader->cache,
+                           &(CachePlace){.table = it->info->number, .offset = handle.offset}, 1);
     }
     return AIDB_OK;
 }

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 
 #define SCRATCH_KEEP   (1u << 20)
-#define GETS_TOGETHER  16u
+#define GETS_TOGETHER  CACHE_PREFETCH_MAX
 #define VALUE_PREFETCH 256u /* of larger values the processor itself fetches the rest */
 
 struct TableBlock {
@@ -390,12 +390,12 @@ static Status filter_check(TableReader *reader, const TableInfo *info, uint64_t 
 }
 
 /* The line of the filter that filter_check will look at. */
-static void filter_prefetch(TableReader *reader, const TableInfo *info, uint64_t key_hash)
+static CachePlace filter_place(const TableInfo *info, uint64_t key_hash)
 {
     BlockHandle handle = filter_section(info, key_hash);
-    if (handle.size > TRAILER_SIZE)
-        cache_prefetch(reader->cache, info->number, handle.offset,
-                       filter_line_at(handle.size - TRAILER_SIZE, key_hash));
+    size_t size = handle.size > TRAILER_SIZE ? handle.size - TRAILER_SIZE : 0;
+    return (CachePlace){
+        .table = info->number, .offset = handle.offset, .at = filter_line_at(size, key_hash)};
 }
 
 static void value_prefetch(Slice value)
@@ -430,8 +430,9 @@ static Status open_block(TableReader *reader, Lookup *lookup, uint64_t visible)
 static Status get_some(TableReader *reader, size_t count, TableGet *const *gets, uint64_t visible)
 {
     Lookup lookups[GETS_TOGETHER];
+    CachePlace places[GETS_TOGETHER];
     bool together = count > 1 && reader->cache != NULL;
-    size_t left = 0;
+    size_t left = 0, ahead = 0;
     for (size_t i = 0; i < count; i++) {
         const TableInfo *info = gets[i]->info;
         gets[i]->found = false;
@@ -440,8 +441,10 @@ static Status get_some(TableReader *reader, size_t count, TableGet *const *gets,
             continue;
         lookups[left++].get = gets[i];
         if (together && info->filter_sections > 0)
-            filter_prefetch(reader, info, gets[i]->key_hash);
+            places[ahead++] = filter_place(info, gets[i]->key_hash);
     }
+    if (ahead > 0)
+        cache_prefetch(reader->cache, places, ahead);
     count = left;
     left = 0;
     for (size_t i = 0; i < count; i++) {
@@ -462,10 +465,11 @@ static Status get_some(TableReader *reader, size_t count, TableGet *const *gets,
         if (!have_block)
             continue;
         lookups[left].get = get;
+        places[left] = (CachePlace){.table = get->info->number, .offset = handle.offset};
         lookups[left++].handle = handle;
-        if (together)
-            cache_prefetch(reader->cache, get->info->number, handle.offset, 0);
     }
+    if (together)
+        cache_prefetch(reader->cache, places, left);
     for (size_t i = 0; i < left; i++) {
         RETURN_IF_FAILED(open_block(reader, &lookups[i], visible));
         if (together)
