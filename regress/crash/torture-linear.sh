@@ -1,6 +1,6 @@
 # What many clients of few keys saw, with kills in between, has one order; money that moves between
 # accounts neither appears nor disappears in any snapshot. AIDB_SEED and AIDB_ROUNDS replay and prolong.
-# timeout: 300
+# timeout: 600
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 

@@ -2,7 +2,7 @@
 # recovers and closes: whatever syncs had not made durable is there, gone, or there in part, by sectors
 # and by names. What was acknowledged under fsync must be there, and what is there must be a prefix of
 # what was written.
-# timeout: 300
+# timeout: 600
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 

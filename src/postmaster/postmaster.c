@@ -654,6 +654,15 @@ static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoc
     return hash64(words, sizeof words, 1);
 }
 
+/* Flushes and compactions wait until a snapshot that is being registered has its LSN. */
+static bool registers_snapshot(const Slot *slot)
+{
+    for (int i = 0; i < SLOT_SNAPSHOTS; i++)
+        if (atomic_load_explicit(&slot->snapshots[i], memory_order_relaxed) == SNAPSHOT_CLAIM)
+            return true;
+    return false;
+}
+
 /* A process that holds what nobody may hold for long, and has done nothing since the last look: named
  * after two looks, killed after two minutes, unless it may be in a file operation. */
 static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now)
@@ -664,7 +673,8 @@ static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now
     /* Of several locks only the one taken last can be held across a file operation. */
     uint32_t last = locks != 0 ? 1u << (31 - __builtin_clz(locks)) : 0;
     bool in_io = section == SECTION_FLUSH || section == SECTION_READ || (last & LOCKS_WITH_IO) != 0;
-    if (locks == 0 && epoch == 0 && section == SECTION_NONE) {
+    bool claims = registers_snapshot(slot);
+    if (locks == 0 && epoch == 0 && section == SECTION_NONE && !claims) {
         child->stuck_since_ns = 0;
         return;
     }
@@ -680,10 +690,11 @@ static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now
         !in_io && stuck_ns >= FAILPOINT_CONSTANT("postmaster.stuck_kill_ns", STUCK_KILL_NS);
     if (!child->stuck_said || kill_it)
         server_log(kill_it ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
-                   "the %s (process %d) has not moved for %" PRIu64 " s: lock %s, %s an epoch%s%s",
+                   "the %s (process %d) has not moved for %" PRIu64
+                   " s: lock %s, %s an epoch%s%s%s",
                    child_name(child->kind), (int)pid, stuck_ns / 1000000000u, lock_rank_name(locks),
-                   epoch != 0 ? "in" : "not in", in_io ? ", perhaps in a file operation" : "",
-                   kill_it ? "; it is killed" : "");
+                   epoch != 0 ? "in" : "not in", claims ? ", registering a snapshot" : "",
+                   in_io ? ", perhaps in a file operation" : "", kill_it ? "; it is killed" : "");
     child->stuck_said = true;
     if (kill_it)
         kill(pid, SIGKILL);

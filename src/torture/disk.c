@@ -194,9 +194,32 @@ static off_t size_of(int fd)
 
 /* ---- faults ------------------------------------------------------------------------------------- */
 
+static void take_ms(uint32_t ms)
+{
+    struct timespec left = {ms / 1000, (long)(ms % 1000) * 1000000};
+    /* Signals do not make a disk faster. */
+    while (ms > 0 && syscall(SYS_nanosleep, &left, &left) != 0 && errno == EINTR)
+        continue;
+}
+
+static void be_slow(uint32_t kinds)
+{
+    static _Atomic uint32_t turns;
+    uint32_t sync_ms = atomic_load(&control->slow_sync_ms);
+    if ((kinds & DISK_READ) != 0)
+        take_ms(atomic_load(&control->slow_read_ms));
+    if ((kinds & DISK_WRITE) != 0)
+        take_ms(atomic_load(&control->slow_write_ms));
+    if ((kinds & DISK_SYNC) != 0 && sync_ms > 0) {
+        uint64_t mixed = (atomic_fetch_add(&turns, 1) + 1) * 0x9e3779b97f4a7c15u;
+        take_ms(sync_ms / 10 + (uint32_t)((mixed >> 32) % (sync_ms - sync_ms / 10 + 1)));
+    }
+}
+
 /* What happens to a call of these kinds on this path. */
 static DiskFault fault(uint32_t kinds, const char *path)
 {
+    be_slow(kinds);
     if (atomic_load(&control->fault) == DISK_NO_FAULT ||
         (atomic_load(&control->kinds) & kinds) == 0 ||
         (control->path[0] != 0 && strstr(path, control->path) == NULL))

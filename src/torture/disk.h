@@ -49,6 +49,10 @@ typedef struct DiskControl {
     _Atomic uint32_t permille; /* of the calls between these; 0: all */
     _Atomic uint32_t random;   /* seed of the choice */
     char path[64];             /* part of the path; empty: all */
+    _Atomic uint32_t
+        slow_read_ms; /* calls that do not fail, on any path, take so long: a slow disk; 0: as ever */
+    _Atomic uint32_t slow_write_ms;
+    _Atomic uint32_t slow_sync_ms; /* at most: a tenth of it to all of it */
     _Atomic uint64_t journal_size;
     _Atomic uint64_t
         torn; /* 0, or how much of the journal holds: a process was killed in a call then */

@@ -213,7 +213,7 @@ bool check_directory(Torture *torture, const char *directory, aidb_durability le
         _exit(status == AIDB_OK ? 0 : 1);
     }
     int status;
-    if (!torture_wait(pid, 60000, &status))
+    if (!torture_wait(pid, HANG_MS, &status))
         return torture_failed(torture, "recovery of %s hung", directory);
     *result = *shared;
     if (WIFSIGNALED(status))
@@ -238,7 +238,7 @@ bool embedded_campaign(Torture *torture)
         int status;
         torture_sleep_ms(20 + (uint32_t)torture_below(torture, 300));
         kill(pid, SIGKILL);
-        (void)torture_wait(pid, 10000, &status);
+        (void)torture_wait(pid, HANG_MS, &status);
         const char *message = oracle_wrong(torture->oracle);
         if (message != NULL) {
             ok = torture_failed(torture, "wrong answer: %s", message);
@@ -255,7 +255,7 @@ bool embedded_campaign(Torture *torture)
             pid = worker_start(torture, directory, NULL, NULL);
             torture_sleep_ms((uint32_t)torture_below(torture, 40));
             kill(pid, SIGKILL);
-            (void)torture_wait(pid, 10000, &status);
+            (void)torture_wait(pid, HANG_MS, &status);
         }
         OracleResult result;
         ok = check_directory(torture, directory, AIDB_OS, UINT32_MAX, &result);

@@ -45,10 +45,9 @@ bool flip_campaign(Torture *torture)
 #include <unistd.h>
 
 #define TRIES        6
-#define REACH_MS     20000u /* a step that is due is reached by then */
-#define NEARER_MS    700u   /* after which the next hit will do */
-#define HANG_MS      10000u /* a reset that takes longer hangs */
-#define RECOVERY_ROW 10     /* kills of recovery in a row */
+#define REACH_MS     HANG_MS /* a step that is due is reached by then */
+#define NEARER_MS    700u    /* after which the next hit will do */
+#define RECOVERY_ROW 10      /* kills of recovery in a row */
 #define ROTATE_AT    "manifest.rotate_at"
 #define SMALL_ROTATE ROTATE_AT "=value(16000)"
 /* A table goes down a level as it is only into an empty one: right after the beginning. */
@@ -125,7 +124,7 @@ static bool run_worker(Points *points, const char *late, uint64_t at, bool *ok)
             torture_sleep_ms(1);
         *ok = arm(points, late, "kill", at) && *ok;
     }
-    if (!torture_wait(pid, 60000, &status))
+    if (!torture_wait(pid, HANG_MS, &status))
         *ok = torture_failed(torture, "the program hung");
     else if (!WIFSIGNALED(status) && status != 0)
         *ok = torture_failed(torture, "the program ended with status %d: see %s/worker.log",
@@ -440,7 +439,7 @@ static long log_size(Points *points)
     return size;
 }
 
-/* A process sleeps holding the lock. It must be named; one that no file operation can excuse is killed, which
+/* A process sleeps holding the lock, or while flushes and compactions wait for the snapshot that it registers. It must be named; one that no file operation can excuse is killed, which
  * is a reset, any other gets its time. */
 static bool stick_at(Points *points, FailRecord *record)
 {
@@ -450,7 +449,10 @@ static bool stick_at(Points *points, FailRecord *record)
     char lock[40];
     const char *const with_io[] = {"flush_job", "manifest", "log_flush", "log_segments"};
     bool excused = false;
-    snprintf(lock, sizeof lock, "lock %s", record->name + strlen("lock.held."));
+    if (atomic_load(&record->kind) == FAILPOINT_LOCK)
+        snprintf(lock, sizeof lock, "lock %s", record->name + strlen("lock.held."));
+    else
+        snprintf(lock, sizeof lock, "registering a snapshot");
     for (size_t i = 0; i < sizeof with_io / sizeof with_io[0]; i++)
         excused = excused || strcmp(lock + 5, with_io[i]) == 0;
     for (char *at = lock; *at != '\0'; at++)
@@ -480,7 +482,7 @@ static bool stick_at(Points *points, FailRecord *record)
 bool stuck_campaign(Torture *torture)
 {
     Points points = {.torture = torture};
-    FailRecord *locks[16];
+    FailRecord *locks[16], *snapshot = NULL;
     uint32_t count = 0;
     torture->oracle->clients = 2;
     setenv("AIDB_FAILPOINTS",
@@ -489,12 +491,19 @@ bool stuck_campaign(Torture *torture)
     points.table = ok ? failpoint_table_map(points.server.data, false) : NULL;
     if (ok && points.table == NULL)
         ok = torture_failed(torture, "the server has no fail points: was it built with them?");
-    for (uint32_t i = 0; ok && i < atomic_load(&points.table->count); i++)
-        if (atomic_load(&points.table->records[i].kind) == FAILPOINT_LOCK && count < 16)
-            locks[count++] = &points.table->records[i];
+    for (uint32_t i = 0; ok && i < atomic_load(&points.table->count); i++) {
+        FailRecord *record = &points.table->records[i];
+        if (strcmp(record->name, "snapshot.claimed") == 0)
+            snapshot = record;
+        else if (atomic_load(&record->kind) == FAILPOINT_LOCK && count < 16)
+            locks[count++] = record;
+    }
+    if (ok && (snapshot == NULL || count == 0))
+        ok = torture_failed(torture, "the places to be stuck at are not there");
     uint32_t first = count > 0 ? (uint32_t)torture_below(torture, count) : 0;
-    for (uint32_t i = 0; ok && count > 0 && i < torture->iterations; i++)
-        ok = stick_at(&points, locks[(first + i * 3) % count]); /* all of them in time */
+    for (uint32_t i = 0; ok && i < torture->iterations; i++) /* all of them in time */
+        ok = stick_at(&points,
+                      i % (count + 1) == 0 ? snapshot : locks[(first + (i - 1) * 3) % count]);
     snprintf(torture->note, sizeof torture->note, "%u locks, %u holders killed", count,
              points.kills);
     failpoint_table_unmap(points.table);
@@ -631,7 +640,8 @@ bool failpoint_campaign(Torture *torture)
             places++;
             if (strcmp(record->name, FIRST_MOVE) == 0 && fired(record) > 0)
                 continue; /* at the beginning */
-            ok = kill_at(&points, record, embedded, pass == 0 ? RECOVERY_ROW : 2);
+            ok = kill_at(&points, record, embedded,
+                         pass == 0 && torture->backends == 0 ? RECOVERY_ROW : 2);
         }
     }
     snprintf(torture->note, sizeof torture->note, "%u places, %u kills, %u recoveries killed",

@@ -90,7 +90,7 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     pid_t pid = worker_start(torture, paths->data, paths->control, loss ? paths->journal : NULL);
     torture->shim = disk_shim;
     int status;
-    bool hung = !torture_wait(pid, 60000, &status);
+    bool hung = !torture_wait(pid, HANG_MS, &status);
     bool ok = true;
     OracleResult result = {.message = ""};
     if (hung)
@@ -123,7 +123,7 @@ static bool prepare(Torture *torture, const Paths *paths)
     for (int i = 0; i < 3; i++) {
         oracle->ops_limit = 400;
         pid_t pid = worker_start(torture, paths->base, NULL, NULL);
-        if (!torture_wait(pid, 60000, &status) || status != 0)
+        if (!torture_wait(pid, HANG_MS, &status) || status != 0)
             return torture_failed(torture, "the program ended with status %d: see worker.log",
                                   status);
         if (!check_directory(torture, paths->base, AIDB_OS, UINT32_MAX, &result))
@@ -132,11 +132,11 @@ static bool prepare(Torture *torture, const Paths *paths)
     }
     oracle->ops_limit = ORACLE_OPS_MAX;
     pid_t pid = worker_start(torture, paths->base, NULL, NULL);
-    uint64_t end = torture_now_ms() + 10000;
+    uint64_t end = torture_now_ms() + HANG_MS;
     while (atomic_load(&oracle->client[0].attempted) < 100 && torture_now_ms() < end)
         torture_sleep_ms(1);
     kill(pid, SIGKILL);
-    (void)torture_wait(pid, 10000, &status);
+    (void)torture_wait(pid, HANG_MS, &status);
     /* Finds what is there on a copy, so that the directory itself stays in need of recovery. */
     remove_tree(paths->data);
     if (!copy_tree(paths->base, paths->data) ||

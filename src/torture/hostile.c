@@ -42,7 +42,6 @@
 #define SESSION_FRAMES  250u
 #define BODY_MAX        (6u << 20) /* of the server made here: batch_max and slack */
 #define BATCH_MAX       (4u << 20)
-#define HANG_MS         60000u
 #define GREETING_MS     4000u /* authentication_timeout */
 #define STATEMENT_MS    4000u /* statement_timeout, while nobody reads */
 #define MAX_CONNECTIONS 64u

@@ -17,6 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define LONG_STOPS \
+    50u /* rounds from which on it is a release, and processes sleep for half a minute or one */
+
 /* ---- campaigns ---------------------------------------------------------------------------------- */
 
 typedef struct Kinds {
@@ -66,7 +69,8 @@ bool server_kill_child(Server *server, char title[80])
     if (title == NULL)
         title = any;
     /* Children of equal kinds are many (one backend a client), so half of the rounds choose a kind. */
-    static const char *const words[] = {"wal writer", "flusher", "compactor", "backend"};
+    const char *const words[] = {"wal writer", "flusher", "compactor",
+                                 server->torture->backends > 0 ? "host" : "backend"};
     const char *word =
         words[torture_below(server->torture, 8) % 8 < 4 ? torture_below(server->torture, 4) : 3];
     if (!server_pick_child(server, word, &pid, title) &&
@@ -107,7 +111,7 @@ static bool kill_recovery(Server *server)
     if (ended)
         return torture_failed(torture, "recovery ended by itself, status %d; see %s/recovery.log",
                               status, torture->work);
-    return server_kill(server, true) && torture_wait(pid, 10000, &status);
+    return server_kill(server, true) && torture_wait(pid, HANG_MS, &status);
 }
 
 /* Whether the server says that it slows writers; it answers, whoever sleeps. */
@@ -152,7 +156,10 @@ static bool stop_child(Server *server, Kinds *kinds)
     }
     for (size_t i = 0; i < count; i++)
         kill(stopped[i], SIGSTOP);
-    torture_sleep_ms(1000 + (uint32_t)torture_below(server->torture, 3000));
+    uint32_t stopped_ms = 1000 + (uint32_t)torture_below(server->torture, 3000);
+    if (server->torture->iterations >= LONG_STOPS)
+        stopped_ms = strstr(title, "wal writer") != NULL ? 30000 : 60000;
+    torture_sleep_ms(stopped_ms);
     if (is_throttled(server))
         count_kind(kinds, "throttled");
     for (size_t i = 0; i < count; i++)

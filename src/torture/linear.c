@@ -36,7 +36,7 @@
 #define OPS_MAX     9000u /* of a client in a round */
 #define GENERATIONS 3u    /* of a program in a round */
 #define VALUE_MIN   16u
-#define RETRY_MS    30000u
+#define RETRY_MS    HANG_MS
 
 typedef struct Note {
     HistoryOp op;

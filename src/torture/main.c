@@ -1,8 +1,8 @@
 /*
  * main.c - aidbtorture: campaigns that break things around AiDb and check that nothing is lost.
  *
- *     aidbtorture CAMPAIGN [--seed N] [--iterations N] [--minutes N] [--clients N] [--bin DIR]
- *                          [--dir DIR] [--keep] [--verbose]
+ *     aidbtorture CAMPAIGN [--seed N] [--iterations N] [--minutes N] [--clients N] [--backends N]
+ *                          [--bin DIR] [--dir DIR] [--keep] [--verbose]
  *
  * Test only, never installed. A campaign runs rounds until it has done its iterations or its minutes
  * are over, and ends with one line of figures. Exit 0: everything held; 1: something was lost or
@@ -59,6 +59,8 @@ static const struct {
     {"soak", soak_campaign, 30, "a server under mixed load for long: nothing may grow"},
     {"oom", oom_campaign, 5, "the kernel's out-of-memory killer takes a backend"},
     {"server-fault", server_fault_campaign, 26, "failing calls and full disks under a server"},
+    {"slow-disk", slow_disk_campaign, 3,
+     "a disk that takes half a second for a sync, under a server"},
     {"linear", linear_campaign, 12, "what clients of a server saw has one order, with kills"},
     {"linear-embedded", linear_campaign, 8, "the same of threads of a program that is killed"},
     {"bank", linear_campaign, 12, "transfers and sums in snapshots, with kills"},
@@ -213,9 +215,12 @@ static void print_figures(Torture *torture, bool held)
 {
     uint32_t count = torture->recoveries;
     qsort(torture->recovery_ms, count, sizeof torture->recovery_ms[0], by_size);
+    char shared[40] = "";
+    if (torture->backends > 0)
+        snprintf(shared, sizeof shared, " with %u backends", torture->backends);
     printf(
-        "%s: %s, seed %llu, %llu rounds%s%s, %llu writes acked, %llu of them promised, lost %llu",
-        torture->campaign, held ? "held" : "FAILED", (unsigned long long)torture->seed,
+        "%s%s: %s, seed %llu, %llu rounds%s%s, %llu writes acked, %llu of them promised, lost %llu",
+        torture->campaign, shared, held ? "held" : "FAILED", (unsigned long long)torture->seed,
         (unsigned long long)torture->rounds, torture->note[0] != 0 ? ", " : "", torture->note,
         (unsigned long long)torture->acked, (unsigned long long)torture->promised,
         (unsigned long long)torture->lost);
@@ -227,8 +232,9 @@ static void print_figures(Torture *torture, bool held)
 
 static int usage(FILE *out, int code)
 {
-    fprintf(out, "usage: aidbtorture CAMPAIGN [--seed N] [--iterations N] [--minutes N]\n"
-                 "       [--clients N] [--bin DIR] [--dir DIR] [--keep] [--verbose]\n\n");
+    fprintf(out,
+            "usage: aidbtorture CAMPAIGN [--seed N] [--iterations N] [--minutes N]\n"
+            "       [--clients N] [--backends N] [--bin DIR] [--dir DIR] [--keep] [--verbose]\n\n");
     for (size_t i = 0; i < sizeof campaigns / sizeof campaigns[0]; i++)
         fprintf(out, "  %-18s %s (%u)\n", campaigns[i].name, campaigns[i].text,
                 campaigns[i].iterations);
@@ -287,6 +293,8 @@ int main(int argc, char **argv)
             torture.deadline_ms = torture_now_ms() + (uint64_t)(strtod(value, NULL) * 60000);
         else if (strcmp(flag, "--clients") == 0)
             torture.clients = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(flag, "--backends") == 0)
+            torture.backends = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(flag, "--bin") == 0)
             torture.bin = value;
         else if (strcmp(flag, "--dir") == 0)

@@ -73,7 +73,7 @@ static bool may_lower_scores(void)
         _exit(fd >= 0 && write(fd, "-1000", 5) == 5 ? 0 : 1);
     }
     int status;
-    return pid > 0 && torture_wait(pid, 5000, &status) && status == 0;
+    return pid > 0 && torture_wait(pid, HANG_MS, &status) && status == 0;
 }
 
 static bool check_scores(const Server *server)

@@ -34,7 +34,7 @@
 #include <unistd.h>
 
 #define NAME_SIZE   128u
-#define OPEN_MAX_MS 60000u
+#define OPEN_MAX_MS HANG_MS
 
 typedef struct Change {
     DiskRecord record; /* a write or a truncation */

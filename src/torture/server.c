@@ -45,7 +45,7 @@ bool server_aidbctl(const Server *server, const char *const *arguments)
         _exit(127);
     }
     int status;
-    return pid > 0 && torture_wait(pid, 90000, &status) && WIFEXITED(status) &&
+    return pid > 0 && torture_wait(pid, 2 * HANG_MS, &status) && WIFEXITED(status) &&
            WEXITSTATUS(status) == 0;
 }
 
@@ -63,7 +63,7 @@ pid_t server_pid(const Server *server)
 
 bool server_start(Server *server)
 {
-    if (!server_aidbctl(server, (const char *[]){"start", "-D", server->data, "-t", "60", NULL}))
+    if (!server_aidbctl(server, (const char *[]){"start", "-D", server->data, "-t", "120", NULL}))
         return torture_failed(server->torture, "aidbctl start failed: see %s/aidbctl.log",
                               server->torture->work);
     server->pid = server_pid(server);
@@ -99,6 +99,8 @@ bool server_init(Torture *torture, Server *server)
     for (size_t i = 0; i < 16; i++)
         if (sets[i][0] != 0 && strncmp(sets[i], "wal_", 4) != 0)
             fputs(sets[i], file);
+    if (torture->backends > 0)
+        fprintf(file, "backends: %u\n", torture->backends);
     fclose(file);
     return true;
 }
@@ -265,7 +267,7 @@ bool server_kill(Server *server, bool everybody)
     kill(server->pid, SIGKILL);
     for (size_t i = 0; everybody && i < count; i++)
         kill(children[i], SIGKILL);
-    uint64_t end = torture_now_ms() + 10000;
+    uint64_t end = torture_now_ms() + HANG_MS;
     for (size_t i = 0; i < count; i++) {
         while (!process_gone(children[i])) {
             if (torture_now_ms() > end)

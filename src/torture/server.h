@@ -7,7 +7,7 @@
 #include "torture/torture.h"
 
 #define CHILDREN_MAX 64
-#define ANSWER_MS    30000u /* a server that needs longer has failed */
+#define ANSWER_MS    HANG_MS /* a server that needs longer has failed */
 
 typedef struct Server {
     Torture *torture;

@@ -10,9 +10,12 @@
  * - A read of a table that fails is an error of that read, names the file in the server log, and nothing else
  *   happens to anybody.
  * - On a full disk (all of it, the log's part, the tables', the server log's; and a small file system where
- *   mounting is allowed) reads go on, writes are refused, and resume within 10 s of there being room.
+ *   mounting is allowed) reads go on, writes are refused, and resume by themselves once there is room.
  * - Short transfers and interrupted calls do nothing at all.
  * - Any other call, the Nth since some moment or since the start.
+ *
+ * slow-disk: writes take 10 ms and syncs up to 500. Nobody gets an error, no process is replaced, who only reads
+ * goes on, aidbctl is answered; then reads take 300 ms, and statement_timeout ends scans.
  */
 #include "config.h"
 
@@ -122,17 +125,17 @@ static bool full_disk(Server *server, const char *what, bool refuses,
     const Oracle *oracle = torture->oracle;
     pid_t clients[ORACLE_CLIENTS_MAX];
     size_t count = server_start_clients(server, clients);
-    bool ok = more_than(oracle, OP_ACKED, 200, 20000) ||
+    bool ok = more_than(oracle, OP_ACKED, 200, HANG_MS) ||
               torture_failed(torture, "no writes before the disk is full");
     ok = ok && fill(arg, true);
     if (refuses)
-        ok = ok && (more_than(oracle, OP_REFUSED, 20, 20000) ||
+        ok = ok && (more_than(oracle, OP_REFUSED, 20, HANG_MS) ||
                     torture_failed(torture, "%s: no write is refused although it is full", what));
     torture_sleep_ms(200 + (uint32_t)torture_below(torture, 300));
     ok = fill(arg, false) && ok;
     uint64_t acked = oracle_count(oracle, OP_ACKED), freed = torture_now_ms();
-    ok = ok && (more_than(oracle, OP_ACKED, acked + 100, 10000) ||
-                torture_failed(torture, "%s: writes did not resume within 10 s", what));
+    ok = ok && (more_than(oracle, OP_ACKED, acked + 100, HANG_MS) ||
+                torture_failed(torture, "%s: writes did not resume", what));
     if (ok)
         torture_recovered(torture, torture_now_ms() - freed);
     ok = server_end_clients(server, clients, count) && ok;
@@ -169,7 +172,7 @@ static bool fill_mount(void *arg, bool full)
     if (!full) {
         int status;
         kill(ballast->pid, SIGKILL);
-        return torture_wait(ballast->pid, 10000, &status) && unlink(ballast->path) == 0;
+        return torture_wait(ballast->pid, HANG_MS, &status) && unlink(ballast->path) == 0;
     }
     fflush(stdout);
     ballast->pid = fork();
@@ -230,18 +233,18 @@ static bool failed_sync(Faults *faults, const char *path)
     server->journal = faults->journal;
     bool ok = disk != NULL && server_start(server);
     size_t count = server_start_clients(server, clients);
-    ok = ok && (more_than(torture->oracle, OP_ACKED, 100, 20000) ||
+    ok = ok && (more_than(torture->oracle, OP_ACKED, 100, HANG_MS) ||
                 torture_failed(torture, "no writes before the sync fails"));
     uint32_t n = 1 + (uint32_t)torture_below(torture, 20);
     fault_begin(faults->control, &kind, path, n, n + 1);
-    uint64_t end = torture_now_ms() + 20000, since = torture_now_ms();
+    uint64_t end = torture_now_ms() + HANG_MS, since = torture_now_ms();
     while (ok && atomic_load(&faults->control->fired) == 0) {
         since = torture_now_ms();
         if (since > end)
-            ok = torture_failed(torture, "no sync of %s in 20 s", path);
+            ok = torture_failed(torture, "no sync of %s", path);
         torture_sleep_ms(1);
     }
-    ok = ok && (somebody_was_told(torture->oracle, 10000) ||
+    ok = ok && (somebody_was_told(torture->oracle, HANG_MS) ||
                 torture_failed(torture, "a sync of %s failed, and no client was told", path));
     fault_end(faults->control);
     ok = server_end_clients(server, clients, count) && ok;
@@ -336,7 +339,7 @@ static bool nth_call(Faults *faults, const Kind *kind, uint32_t n)
     Torture *torture = server->torture;
     pid_t clients[ORACLE_CLIENTS_MAX];
     size_t count = server_start_clients(server, clients);
-    bool ok = more_than(torture->oracle, OP_ACKED, 30, 20000) ||
+    bool ok = more_than(torture->oracle, OP_ACKED, 30, HANG_MS) ||
               torture_failed(torture, "no writes before a call fails");
     fault_begin(faults->control, kind, "", n, n + 1);
     uint64_t since = torture_now_ms();
@@ -360,7 +363,7 @@ static bool nth_of_start(Faults *faults, const Kind *kind, uint32_t n)
         return false;
     fault_begin(faults->control, kind, "", n, n + 1);
     bool started =
-        server_aidbctl(server, (const char *[]){"start", "-D", server->data, "-t", "60", NULL});
+        server_aidbctl(server, (const char *[]){"start", "-D", server->data, "-t", "120", NULL});
     fault_end(faults->control);
     faults->fired += atomic_load(&faults->control->fired) > 0;
     if (torture->verbose)
@@ -486,5 +489,138 @@ bool server_fault_campaign(Torture *torture)
              "harmless %u, %u met a call",
              faults.full, skipped ? "" : " and a small file system", faults.syncs, faults.reads,
              faults.memory, faults.nth, faults.starts, faults.harmless, faults.fired);
+    return server_finish(&faults.server, ok);
+}
+
+/* ---- slow disks ----------------------------------------------------------------------------------- */
+
+/* What a client that only reads tells, in memory that both processes have. */
+typedef struct Reads {
+    _Atomic uint32_t count;
+    _Atomic uint32_t slowest_ms;
+    _Atomic uint32_t stop;
+    _Atomic uint32_t status; /* of a read that failed */
+} Reads;
+
+static pid_t start_reader(const Server *server, Reads *reads)
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    aidb *db;
+    aidb_status status = aidb_open(server->uri, NULL, &db);
+    while (status == AIDB_OK && atomic_load(&reads->stop) == 0) {
+        aidb_value value = {0};
+        uint64_t since = torture_now_ms();
+        status = aidb_get(db, NULL, "c", 1, &value);
+        status = status == AIDB_NOT_FOUND ? AIDB_OK : status;
+        aidb_free(value.data);
+        uint32_t took = (uint32_t)(torture_now_ms() - since);
+        if (took > atomic_load(&reads->slowest_ms))
+            atomic_store(&reads->slowest_ms, took);
+        atomic_fetch_add(&reads->count, 1);
+        torture_sleep_ms(1);
+    }
+    atomic_store(&reads->status, (uint32_t)status);
+    _exit(0);
+}
+
+static bool slow_writes(Faults *faults, Reads *reads)
+{
+    enum { WRITES = 30, READS = 300, SHARED_READS = 15 };
+    Server *server = &faults->server;
+    Torture *torture = server->torture;
+    pid_t clients[ORACLE_CLIENTS_MAX], before[CHILDREN_MAX] = {0}, after[CHILDREN_MAX] = {0};
+    int status;
+    (void)server_children(server, before);
+    atomic_store(&reads->stop, 0);
+    atomic_store(&reads->status, AIDB_OK);
+    size_t count = server_start_clients(server, clients);
+    bool ok = more_than(torture->oracle, OP_ACKED, 50, HANG_MS) ||
+              torture_failed(torture, "no writes before the disk is slow");
+    atomic_store(&faults->control->slow_write_ms, 10);
+    atomic_store(&faults->control->slow_sync_ms, 500);
+    uint64_t acked = oracle_count(torture->oracle, OP_ACKED), end = torture_now_ms() + HANG_MS;
+    pid_t reader = start_reader(server, reads);
+    uint32_t begin = atomic_load(&reads->count);
+    ok = ok && server_aidbctl(server, (const char *[]){"status", "-D", server->data, NULL});
+    ok = ok && (more_than(torture->oracle, OP_ACKED, acked + WRITES, HANG_MS) ||
+                torture_failed(torture, "no writes while the disk is slow"));
+    /* In a shared process a read waits for the sync that the process does for another client. */
+    uint32_t enough = torture->backends > 0 ? SHARED_READS : READS;
+    while (ok && atomic_load(&reads->count) - begin < enough) {
+        if (torture_now_ms() > end)
+            ok = torture_failed(torture, "%u reads in all that time while the disk is slow",
+                                atomic_load(&reads->count) - begin);
+        torture_sleep_ms(5);
+    }
+    atomic_store(&faults->control->slow_write_ms, 0);
+    atomic_store(&faults->control->slow_sync_ms, 0);
+    atomic_store(&reads->stop, 1);
+    if (reader < 0 || !torture_wait(reader, HANG_MS, &status))
+        ok = torture_failed(torture, "who only reads hung");
+    ok = server_end_clients(server, clients, count) && ok;
+    ok = ok && all_went_on(torture, "a slow disk");
+    if (ok && atomic_load(&reads->status) != AIDB_OK)
+        ok = torture_failed(torture, "a read got status %u", atomic_load(&reads->status));
+    (void)server_children(server, after);
+    if (ok && memcmp(before, after, 3 * sizeof before[0]) != 0)
+        ok = torture_failed(torture, "processes were replaced while the disk was slow");
+    return ok && server_check(server, AIDB_OS, torture_now_ms(), false);
+}
+
+/* Scans of tables whose reads take longer than a statement may; each is answered. */
+static bool slow_reads(Faults *faults, uint32_t *timeouts)
+{
+    Server *server = &faults->server;
+    Torture *torture = server->torture;
+    char path[TORTURE_PATH + 32], message[400];
+    snprintf(path, sizeof path, "%s/aidb.yaml", server->data);
+    FILE *file = fopen(path, "a");
+    bool ok = file != NULL && fputs("statement_timeout: 1s\n", file) >= 0;
+    ok = (file == NULL || fclose(file) == 0) && ok;
+    if (!ok || !server_aidbctl(server, (const char *[]){"restart", "-D", server->data, NULL}))
+        return torture_failed(torture, "the server does not restart: see aidbctl.log");
+    server->pid = server_pid(server);
+    aidb *db;
+    if (aidb_open(server->uri, NULL, &db) != AIDB_OK)
+        return torture_failed(torture, "%s", aidb_error_message());
+    atomic_store(&faults->control->slow_read_ms, 300);
+    for (int i = 0; i < 2 && ok; i++) {
+        aidb_status status = scan_all(db, message);
+        *timeouts += status == AIDB_TIMEOUT;
+        if (status != AIDB_OK && status != AIDB_TIMEOUT)
+            ok = torture_failed(torture, "a scan got status %d: %s", (int)status, message);
+    }
+    atomic_store(&faults->control->slow_read_ms, 0);
+    (void)aidb_close(db);
+    if (ok && *timeouts == 0)
+        ok = torture_failed(torture, "statement_timeout ended no scan");
+    return ok;
+}
+
+bool slow_disk_campaign(Torture *torture)
+{
+    static Faults faults;
+    char path[TORTURE_PATH];
+    uint32_t timeouts = 0;
+    torture_path(torture, "control", faults.control_path);
+    torture_path(torture, "reads", path);
+    faults.control = disk_map(faults.control_path, sizeof *faults.control, true);
+    Reads *reads = disk_map(path, sizeof *reads, true);
+    if (faults.control == NULL || reads == NULL)
+        return torture_failed(torture, "could not map files in %s", torture->work);
+    disk_reset(faults.control);
+    faults.server.control = faults.control_path;
+    torture->oracle->async_percent = 10;
+    torture->oracle->flush_permille = 5;
+    bool ok = server_create(torture, &faults.server);
+    while (ok && torture_round(torture))
+        ok = slow_writes(&faults, reads);
+    ok = ok && slow_reads(&faults, &timeouts);
+    snprintf(torture->note, sizeof torture->note,
+             "%u reads meanwhile, the slowest %u ms, %u scans ended by statement_timeout",
+             atomic_load(&reads->count), atomic_load(&reads->slowest_ms), timeouts);
     return server_finish(&faults.server, ok);
 }

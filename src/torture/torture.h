@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #define TORTURE_PATH 400u
+#define HANG_MS      120000u /* only what hangs takes so long, however busy the machine is */
 
 typedef struct Torture {
     const char *campaign;
@@ -21,6 +22,7 @@ typedef struct Torture {
     uint64_t random;
     uint32_t iterations;
     uint32_t clients;
+    uint32_t backends;    /* the servers' processes for all clients; 0: one for each */
     uint64_t deadline_ms; /* of the monotonic clock; 0: iterations decide */
     bool keep;
     bool verbose;
@@ -40,6 +42,7 @@ bool soak_campaign(Torture *torture);
 bool oom_campaign(Torture *torture);
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
+bool slow_disk_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
 bool hostile_campaign(Torture *torture);   /* hostile, hostile-hosted */
 bool linear_campaign(Torture *torture);    /* linear, linear-embedded, bank */

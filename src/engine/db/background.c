@@ -259,7 +259,7 @@ static Status flush_locked(Session *session, bool one, bool *did)
     table.hasty = atomic_exchange(&shared->flush_awaited, 0) != 0;
     warm_flush(session, entries);
     FAILPOINT("flush.begun");
-    OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
+    OUT_IF_FAILED(snapshots_collect(session, &snapshots, &snapshot_count));
     OUT_IF_FAILED(flush_run(&context, oldest_first, count, snapshots, snapshot_count, &edit));
     FAILPOINT("flush.tables_written");
     /* A table must never know more than the log that it came from. */
@@ -358,7 +358,7 @@ static Status run_pick(Session *session, const Pick *pick)
         OUT_IF_FAILED(pick_move(pick, &edit));
         FAILPOINT("compaction.moved");
     } else {
-        OUT_IF_FAILED(snapshots_collect(shared, &snapshots, &snapshot_count));
+        OUT_IF_FAILED(snapshots_collect(session, &snapshots, &snapshot_count));
         OUT_IF_FAILED(merge_run(&context, pick, snapshots, snapshot_count, &edit));
         FAILPOINT("compaction.tables_written");
     }

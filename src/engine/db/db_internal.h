@@ -160,7 +160,7 @@ const char *throttle_reason_name(ThrottleReason reason);
 
 /* ---- snapshot.c ---- */
 /* The LSNs of all registered snapshots, ascending, without duplicates, in *lsns (heap). */
-Status snapshots_collect(DbShared *shared, uint64_t **lsns, size_t *count) MUST_CHECK;
+Status snapshots_collect(Session *session, uint64_t **lsns, size_t *count) MUST_CHECK;
 /* The oldest LSN that somebody may still read at; 0 when it cannot be told right now. */
 uint64_t snapshots_oldest(DbShared *shared);
 

@@ -13,6 +13,10 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
+
+#define CLAIM_YIELDS   100u
+#define CLAIM_SLEEP_NS 1000000
 
 Status db_snapshot_acquire(Session *session, uint64_t *lsn)
 {
@@ -52,8 +56,25 @@ static int compare_lsns(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-Status snapshots_collect(DbShared *shared, uint64_t **lsns, size_t *count)
+/* The LSN of a place, waiting while it is being registered: a few instructions. A dead claimer means a reset; one
+ * that does not go on is found, named and ended by the postmaster, so this must not take the processor. */
+static Status settled_lsn(Session *session, const _Atomic uint64_t *place, uint64_t *lsn)
 {
+    for (uint32_t looks = 0; (*lsn = atomic_load(place)) == SNAPSHOT_CLAIM; looks++) {
+        RETURN_IF_FAILED(db_check(session->db));
+        if (atomic_load(&session->slot->interrupt) != 0)
+            return status_set(AIDB_CANCELED, "canceled");
+        if (looks < CLAIM_YIELDS)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = CLAIM_SLEEP_NS}, NULL);
+    }
+    return AIDB_OK;
+}
+
+Status snapshots_collect(Session *session, uint64_t **lsns, size_t *count)
+{
+    DbShared *shared = session->shared;
     *lsns = NULL;
     *count = 0;
     size_t capacity = (size_t)shared->slots.count * SLOT_SNAPSHOTS;
@@ -64,15 +85,14 @@ Status snapshots_collect(DbShared *shared, uint64_t **lsns, size_t *count)
     for (uint32_t s = 0; s < shared->slots.count; s++) {
         Slot *slot = &shared->slots.slots[s];
         for (int i = 0; i < SLOT_SNAPSHOTS; i++) {
-            uint64_t lsn = atomic_load(&slot->snapshots[i]);
-            while (lsn ==
-                   SNAPSHOT_CLAIM) { /* a few instructions long; a dead claimer means a reset */
-                sched_yield();
-                lsn = atomic_load(&slot->snapshots[i]);
-                if (atomic_load(&shared->failed))
-                    break;
+            uint64_t lsn;
+            Status status = settled_lsn(session, &slot->snapshots[i], &lsn);
+            if (status != AIDB_OK) {
+                free(found);
+                *count = 0;
+                return status;
             }
-            if (lsn != SNAPSHOT_NONE && lsn != SNAPSHOT_CLAIM)
+            if (lsn != SNAPSHOT_NONE)
                 found[(*count)++] = lsn;
         }
     }
