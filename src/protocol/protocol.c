@@ -111,7 +111,7 @@ FrameResult frame_decode(const uint8_t *data, size_t size, size_t body_max, Fram
     frame->type = data[4];
     frame->flags = data[5];
     frame->id = get_fixed64(data + 8);
-    frame->size = FRAME_HEADER_SIZE + get_fixed32(data);
+    frame->size = (size_t)FRAME_HEADER_SIZE + get_fixed32(data);
     if (size < frame->size)
         return FRAME_PARTIAL;
     frame->body = slice_make(data + FRAME_HEADER_SIZE, frame->size - FRAME_HEADER_SIZE);

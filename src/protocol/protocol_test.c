@@ -189,6 +189,9 @@ START_TEST(lengths_are_checked_before_the_body)
             ck_assert_int_eq(frame_decode(header, size, FRAME_BODY_MAX_HELLO, &frame), FRAME_BAD);
         ck_assert_int_eq(frame_decode(header, 3, FRAME_BODY_MAX_HELLO, &frame), FRAME_PARTIAL);
     }
+    put_fixed32(header, UINT32_MAX); /* header and body together are more */
+    ck_assert_int_eq(frame_decode(header, sizeof header, UINT32_MAX, &frame), FRAME_PARTIAL);
+    ck_assert_uint_eq(frame.size, (uint64_t)FRAME_HEADER_SIZE + UINT32_MAX);
     put_fixed32(header, FRAME_BODY_MAX_HELLO);
     ck_assert_int_eq(frame_decode(header, sizeof header, FRAME_BODY_MAX_HELLO, &frame),
                      FRAME_PARTIAL);
