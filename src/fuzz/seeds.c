@@ -881,6 +881,8 @@ static void greet_program(Nursery *nursery)
             add_error(&seed, 0, ERROR_CLOSES, AIDB_LIMIT);
         else
             add(&seed, ready);
+        if (how == 3) /* a frame whose size does not fit into 32 bits */
+            add_raw(&seed, 0, 0, 0, slice_make("\xff\xff\xff\xff\x90\0\0\0\2\0\0\0\0\0\0\0", 16));
         add_value(&seed, 2, 3);
         end_program(nursery, &seed);
     }
