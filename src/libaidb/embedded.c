@@ -28,6 +28,7 @@
 
 #define POOL_SESSIONS 64u
 #define PENDING_MAX   256u
+#define CHUNK_ROOM    1024u /* of a chunk of rows, at first */
 #define THREADS_MAX   (2u + CONFIG_COMPACTORS_MAX)
 
 typedef struct PoolPlace {
@@ -172,6 +173,8 @@ static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *r
                             RowChunk *chunk)
 {
     PoolPlace *place;
+    /* Instead of doubling from nothing on. */
+    RETURN_IF_FAILED(buffer_reserve(&chunk->bytes, request->rows_max > 1 ? CHUNK_ROOM : 0));
     RETURN_IF_FAILED(session_borrow(state, &place));
     ChunkFill fill = {.request = request, .chunk = chunk};
     DbScan scan = {.from = request->from,

@@ -131,10 +131,10 @@ aidb_status aidb_iter_create(aidb *db, const aidb_snapshot *snapshot, const aidb
     RETURN_IF_FAILED(handle_enter(db));
     if (created == NULL)
         return status_set(AIDB_INVALID, "there is no place to put the iterator");
-    aidb_iter *iter = calloc(1, sizeof *iter);
+    aidb_iter *iter = malloc(sizeof *iter);
     if (iter == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
-    iter->db = db;
+    *iter = (aidb_iter){.db = db};
     Status status = scan != NULL ? set_bounds(iter, scan) : AIDB_OK;
     if (status == AIDB_OK && snapshot != NULL) {
         iter->lsn = snapshot->lsn;

@@ -159,14 +159,11 @@ static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t 
         .destroy = level_destroy,
     };
     *out = NULL;
-    LevelIter *iter = calloc(1, sizeof *iter);
+    LevelIter *iter = malloc(sizeof *iter);
     if (iter == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
-    iter->base.ops = &ops;
-    iter->reader = reader;
-    iter->files = files;
-    iter->count = count;
-    iter->readahead = readahead;
+    *iter = (LevelIter){
+        .base.ops = &ops, .reader = reader, .files = files, .count = count, .readahead = readahead};
     *out = &iter->base;
     return AIDB_OK;
 }
@@ -212,8 +209,11 @@ static Status sources_add_range(Sources *sources, RangeFragments **place)
     return AIDB_OK;
 }
 
-static Status add_memtable(Sources *sources, const Memtable *memtable)
+static Status add_memtable(Sources *sources, const Memtable *memtable, uint64_t visible)
 {
+    uint64_t first = memtable_first_lsn(memtable);
+    if (first == 0 || first > visible)
+        return AIDB_OK; /* all that it has or may get meanwhile is newer */
     if (memtable_has_ranges(memtable)) {
         RangeFragments *fragments;
         RETURN_IF_FAILED(sources_add_range(sources, &fragments));
@@ -245,9 +245,9 @@ static Status sources_open(Session *session, const DbScan *scan, Sources *source
 {
     const ReadView *view = session->view;
     bool long_scan = scan->walked >= session->shared->cache_size / LONG_SCAN_PART;
-    RETURN_IF_FAILED(add_memtable(sources, view->active));
+    RETURN_IF_FAILED(add_memtable(sources, view->active, session->read_lsn));
     for (uint32_t i = 0; i < view->immutable_count; i++)
-        RETURN_IF_FAILED(add_memtable(sources, view->immutables[i]));
+        RETURN_IF_FAILED(add_memtable(sources, view->immutables[i], session->read_lsn));
     const Version *version = view->version;
     for (uint32_t i = 0; i < version->levels[0].count; i++) {
         const FileMeta *file = version->levels[0].files[i];

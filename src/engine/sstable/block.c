@@ -30,6 +30,8 @@
 
 #include "engine/sstable/sstable_internal.h"
 
+#include <stdlib.h>
+
 #define KEY_STEP     16u /* key bytes that are copied without asking how many are needed */
 #define RESTART_SIZE 12u
 
@@ -308,6 +310,13 @@ static inline uint64_t read_tag(const BlockView *view, uint32_t index)
     return view->tag_bits == 64 ? word : word & ((1ull << view->tag_bits) - 1);
 }
 
+/* The LSNs stand far from the keys: those of an interval are fetched while its keys are compared. */
+static inline void prefetch_tags(const BlockView *view, uint32_t restart)
+{
+    uint64_t bit = (uint64_t)restart * RESTART_INTERVAL * view->tag_bits;
+    __builtin_prefetch(view->data + view->tags + bit / 8);
+}
+
 /* An entry's bytes, still where they are. */
 typedef struct RawEntry {
     uint32_t shared;
@@ -428,6 +437,7 @@ typedef struct Walk {
 static bool walk_to(const BlockView *view, uint32_t restart, Slice key, uint64_t lsn, Walk *walk)
 {
     BlockPlace place = restart_place(view, restart);
+    prefetch_tags(view, restart);
     size_t matched = 0;   /* bytes of key that the last entry had in common with it */
     size_t last_size = 0; /* size of the last entry's key */
     walk->equal_key = false;
@@ -517,6 +527,8 @@ void block_cursor_deinit(BlockCursor *cursor)
 {
     buffer_deinit(&cursor->key);
     buffer_deinit(&cursor->step_keys);
+    free(cursor->steps);
+    cursor->steps = NULL;
 }
 
 static bool cursor_end(BlockCursor *cursor)
@@ -653,6 +665,13 @@ static bool load_before(BlockCursor *cursor, uint32_t limit)
     const BlockView *view = &cursor->view;
     if (limit == 0)
         return cursor_end(cursor);
+    if (cursor->steps == NULL) {
+        cursor->steps = malloc(RESTART_INTERVAL * sizeof *cursor->steps);
+        if (cursor->steps == NULL) {
+            (void)status_set(AIDB_NO_MEMORY, "out of memory to walk a block backwards");
+            return cursor_failed(cursor, true);
+        }
+    }
     BlockPlace place = restart_place(view, (limit - 1) / RESTART_INTERVAL);
     Buffer *keys = &cursor->step_keys;
     keys->size = 0;

@@ -227,8 +227,9 @@ typedef struct BlockCursor {
     bool no_memory;
     Buffer key;
     Entry entry;
-    /* The interval being walked backwards, decoded as a whole; step_count 0: none. */
-    BlockStep steps[RESTART_INTERVAL];
+    /* The interval being walked backwards, decoded as a whole; step_count 0: none. Memory for it is taken by
+     * the first step back. */
+    BlockStep *steps;
     uint32_t step_count;
     uint32_t step;
     Buffer step_keys;

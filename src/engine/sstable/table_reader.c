@@ -257,7 +257,7 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
     if (data == NULL && read->own != NULL) {
         /* An iterator reuses its memory for the next block: what it walks over in one epoch, which may
          * be far more than fits in memory, must not pile up. */
-        if (trailer->compression == COMPRESSION_NONE) {
+        if (trailer->compression == COMPRESSION_NONE && stored != reader->scratch.data) {
             *payload = slice_make(stored, trailer->raw_size); /* it lies in the window */
             return AIDB_OK;
         }
@@ -308,14 +308,11 @@ Status table_block_read(TableReader *reader, const TableInfo *info, const BlockR
     if (handle->raw && (read->own == NULL || (reader->cache != NULL && read->readahead == 0)))
         return read_in_place(reader, info, read, payload);
 
-    const uint8_t *stored;
-    if (read->own != NULL) {
+    const uint8_t *stored = read->own != NULL ? in_window(read->own, handle) : NULL;
+    if (stored == NULL && read->own != NULL && (reader->cache == NULL || read->readahead > 0)) {
+        RETURN_IF_FAILED(fill_window(reader, info, read));
         stored = in_window(read->own, handle);
-        if (stored == NULL) {
-            RETURN_IF_FAILED(fill_window(reader, info, read));
-            stored = in_window(read->own, handle);
-        }
-    } else {
+    } else if (stored == NULL) {
         reader->scratch.size = 0;
         RETURN_IF_FAILED(buffer_reserve(&reader->scratch, handle->size));
         RETURN_IF_FAILED(
