@@ -32,7 +32,7 @@ overwrites() { # overwrites N WHAT
 overwrites 10 'data are overwritten many times in four times their room'
 aidbsql -q -c "PUT there 1"
 # By one who takes what is freed meanwhile, too.
-( while sleep 0.02; do cat /dev/zero >>disk/more; done ) 2>/dev/null &
+( while sleep 0.02 && kill -0 $$; do cat /dev/zero >>disk/more; done ) 2>/dev/null &
 filler=$!
 refused() { ! overwrite; }
 wait_until 180 refused
