@@ -104,3 +104,20 @@ uint64_t test_seed(const char *name)
     fflush(stdout);
     return seed;
 }
+
+static uint64_t shared_random = 1;
+
+void random_seed(const char *test)
+{
+    shared_random = test_seed(test);
+}
+
+uint64_t random_next(void)
+{
+    return test_random(&shared_random);
+}
+
+uint32_t random_below(uint32_t bound)
+{
+    return (uint32_t)(random_next() % bound);
+}

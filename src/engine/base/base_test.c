@@ -7,6 +7,7 @@
 #include "engine/base/base.h"
 
 #include "common/coding.h"
+#include "testlib/testlib.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -15,30 +16,6 @@
 #include <time.h>
 
 /* ---- helpers --------------------------------------------------------------------------------- */
-
-static uint64_t random_state;
-
-static void random_seed(const char *test)
-{
-    const char *given = getenv("AIDB_TEST_SEED");
-    random_state = given != NULL ? strtoull(given, NULL, 10)
-                                 : (uint64_t)time(NULL) * 1000003 + (uint64_t)clock();
-    printf("%s: AIDB_TEST_SEED=%" PRIu64 "\n", test, random_state);
-    fflush(stdout);
-}
-
-static uint64_t random_next(void)
-{
-    uint64_t mixed = random_state += 0x9e3779b97f4a7c15u;
-    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
-    return mixed ^ (mixed >> 31);
-}
-
-static uint32_t random_below(uint32_t bound)
-{
-    return (uint32_t)(random_next() % bound);
-}
 
 static Slice text(const char *string)
 {

@@ -8,6 +8,8 @@
 #include "config.h"
 #include "engine/memtable/memtable_internal.h"
 
+#include "testlib/testlib.h"
+
 #include <check.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -20,32 +22,11 @@
 
 /* ---- helpers --------------------------------------------------------------------------------- */
 
-static uint64_t random_state;
-
 static uint64_t mix(uint64_t word)
 {
     word = (word ^ (word >> 30)) * 0xbf58476d1ce4e5b9u;
     word = (word ^ (word >> 27)) * 0x94d049bb133111ebu;
     return word ^ (word >> 31);
-}
-
-static void random_seed(const char *test)
-{
-    const char *given = getenv("AIDB_TEST_SEED");
-    random_state = given != NULL ? strtoull(given, NULL, 10)
-                                 : (uint64_t)time(NULL) * 1000003 + (uint64_t)clock();
-    printf("%s: AIDB_TEST_SEED=%" PRIu64 "\n", test, random_state);
-    fflush(stdout);
-}
-
-static uint64_t random_next(void)
-{
-    return mix(random_state += 0x9e3779b97f4a7c15u);
-}
-
-static uint32_t random_below(uint32_t bound)
-{
-    return (uint32_t)(random_next() % bound);
 }
 
 static Slice text(const char *string)

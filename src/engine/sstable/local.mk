@@ -16,5 +16,11 @@ noinst_LTLIBRARIES += %D%/libsstable.la
 	%D%/table_verify.c
 
 check_PROGRAMS += %D%/sstable_test
-%C%_sstable_test_SOURCES = %D%/sstable_test.c
+%C%_sstable_test_SOURCES = \
+	%D%/block_test.c \
+	%D%/damage_test.c \
+	%D%/file_test.c \
+	%D%/sstable_test.c \
+	%D%/test_table.c \
+	%D%/test_table.h
 %C%_sstable_test_LDADD = $(TEST_LIBS) $(SSTABLE_LIBS) $(TEST_END_LIBS)
