@@ -109,7 +109,7 @@ typedef struct JobContext {
     /* Asked now and then: true stops the job with AIDB_CANCELED (shutdown). */
     bool (*stop)(void *arg);
     void *stop_arg;
-    /* Asked as often: false stops it with AIDB_NO_SPACE. NULL: it takes what there is. */
+    /* Asked after every 256 KiB: false stops it with AIDB_NO_SPACE. NULL: it takes what there is. */
     bool (*has_room)(void *arg);
     void *has_room_arg;
     /* What to do with a key; NULL: keep everything. */

@@ -80,6 +80,7 @@ typedef struct Job {
     uint64_t started_ns;
     uint32_t pace_entries;
     uint64_t pace_bytes;
+    uint64_t room_at; /* written so much, the job looks whether the disk has room */
 } Job;
 
 static Status no_memory(void)
@@ -392,15 +393,18 @@ static Status pace(Job *job, size_t bytes)
     job->pace_entries = 0;
     job->pace_bytes = 0;
     RETURN_IF_FAILED(check_stop(job));
-    if (job->context->has_room != NULL && !job->context->has_room(job->context->has_room_arg))
-        return status_set(AIDB_NO_SPACE,
-                          "a compaction ends with no space left in \"%s\" but what "
-                          "flushes need",
-                          job->context->directory);
+    uint64_t written = job->finished_bytes + output_size(job);
+    if (job->context->has_room != NULL && written >= job->room_at) {
+        job->room_at = written + PACE_BYTES;
+        if (!job->context->has_room(job->context->has_room_arg))
+            return status_set(AIDB_NO_SPACE,
+                              "a compaction ends with no space left in \"%s\" but what "
+                              "flushes need",
+                              job->context->directory);
+    }
     if (job->context->rate == 0)
         return AIDB_OK;
-    double written = (double)(job->finished_bytes + output_size(job));
-    double due_ns = written / (double)job->context->rate * 1e9;
+    double due_ns = (double)written / (double)job->context->rate * 1e9;
     while ((double)(port_monotonic_ns() - job->started_ns) < due_ns) {
         nanosleep(&(struct timespec){.tv_nsec = SLEEP_MS * 1000000L}, NULL);
         RETURN_IF_FAILED(check_stop(job));
