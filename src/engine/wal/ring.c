@@ -165,7 +165,7 @@ Status ring_create(const WalOptions *options, uint64_t first_lsn)
         return status_set(AIDB_NO_MEMORY, "out of memory for the log's ring");
     OUT_IF_FAILED(file_unlink(ring.path)); /* left by a creation that was killed */
     OUT_IF_FAILED(file_open(ring.path, FILE_CREATE_NEW, &ring.file));
-    OUT_IF_FAILED(file_zero_fill(&ring.file, 0, RING_HEADER_SIZE + options->ring_size));
+    OUT_IF_FAILED(file_allocate(&ring.file, 0, RING_HEADER_SIZE + options->ring_size));
     OUT_IF_FAILED(file_sync(&ring.file));
     OUT_IF_FAILED(ring_write_header(
         &ring, options,
@@ -186,7 +186,7 @@ static Status ring_refill(const Ring *ring, const WalOptions *options)
     RETURN_IF_FAILED(ring_read_header(ring, options, &header, NULL));
     if (header.state != RING_STOPPED)
         return AIDB_OK;
-    RETURN_IF_FAILED(file_zero_fill(&ring->file, RING_HEADER_SIZE, options->ring_size));
+    RETURN_IF_FAILED(file_allocate(&ring->file, RING_HEADER_SIZE, options->ring_size));
     return file_sync(&ring->file);
 }
 
