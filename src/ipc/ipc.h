@@ -25,6 +25,8 @@ typedef struct Region {
 /* Maps `size` bytes, on huge pages when asked and possible (else small ones). With `shared` forked children
  * have the same memory; without, theirs is all zeroes. */
 Status region_create(size_t size, bool shared, bool want_huge, Region *region) MUST_CHECK;
+/* Asks for huge pages for a part of a private region, from its first touch on. */
+void region_prefer_huge(const Region *region, void *part, size_t size);
 /* Touches every page so that none is missing later. */
 void region_populate(Region *region);
 void region_destroy(Region *region);

@@ -60,6 +60,7 @@ START_TEST(a_private_region_is_zero_in_children)
     for (int huge = 0; huge < 2; huge++) {
         Region own;
         ck_assert_int_eq(region_create(4u << 20, false, huge != 0, &own), AIDB_OK);
+        region_prefer_huge(&own, own.base + 1, huge != 0 ? own.size - 1 : 100);
         memset(own.base, 0xa5, own.size);
         pid_t child = fork();
         ck_assert_int_ge(child, 0);

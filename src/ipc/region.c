@@ -2,10 +2,10 @@
  * region.c - the mapping that everything shared lies in: made once, before the first fork, and carved
  * from the front.
  *
- * Blocks and memtables are looked into at random, so with pages of 4 KiB nearly every look costs a
- * walk through page tables. Reserved huge pages are rare. The kernel gives private memory transparent
- * ones to whoever asks, but shared memory only where an administrator said so; so the threads of one
- * program get private memory. A child that it forks has zeroes there: no page is copied for it.
+ * Cached blocks are looked into at random, so with pages of 4 KiB nearly every look costs a walk through
+ * page tables. Reserved huge pages are rare. The kernel gives private memory transparent ones to
+ * whoever asks, but shared memory only where an administrator said so; so the threads of one program
+ * get private memory. A child that it forks has zeroes there: no page is copied for it.
  */
 #include "config.h"
 
@@ -43,7 +43,7 @@ Status region_create(size_t size, bool shared, bool want_huge, Region *region)
         munmap(base, size);
         return status;
     }
-    if (want_huge && !huge)
+    if (shared && want_huge && !huge)
         (void)madvise(base, size, MADV_HUGEPAGE); /* as far as the system allows it */
 #ifdef MADV_DONTDUMP
     /* It holds what clients wrote, and it is large: a core file is to show what a process did. A pipe in
@@ -64,6 +64,14 @@ void region_populate(Region *region)
 #endif
     for (size_t at = 0; at < region->size; at += 4096)
         ((volatile uint8_t *)region->base)[at] = 0;
+}
+
+void region_prefer_huge(const Region *region, void *part, size_t size)
+{
+    uintptr_t from = ((uintptr_t)part + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
+    uintptr_t to = ((uintptr_t)part + size) & ~(uintptr_t)(HUGE_PAGE - 1);
+    if (!region->huge && from < to)
+        (void)madvise((void *)from, to - from, MADV_HUGEPAGE);
 }
 
 void region_destroy(Region *region)

@@ -151,6 +151,9 @@ static void init_shared(Db *db)
     void *slot_memory, *arena, *pool, *cache, *wal;
     db_carve(&db->region, &division, db->slot_count, &shared, &slot_memory, &arena, &pool, &cache,
              &wal);
+    /* Not memtables: clearing 2 MiB at a time as they fill slows writers more than the pages help. */
+    if (db->options.huge_pages)
+        region_prefer_huge(&db->region, cache, division.cache_size);
     memset(shared, 0, sizeof *shared);
     slot_table_init(&shared->slots, slot_memory, db->slot_count, db->latch_fds);
     epoch_init(&shared->epochs, &shared->slots);
