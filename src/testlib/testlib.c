@@ -107,17 +107,17 @@ uint64_t test_seed(const char *name)
 
 static uint64_t shared_random = 1;
 
-void random_seed(const char *test)
+void test_draw_seed(const char *test)
 {
     shared_random = test_seed(test);
 }
 
-uint64_t random_next(void)
+uint64_t test_draw(void)
 {
     return test_random(&shared_random);
 }
 
-uint32_t random_below(uint32_t bound)
+uint32_t test_draw_below(uint32_t bound)
 {
-    return (uint32_t)(random_next() % bound);
+    return (uint32_t)(test_draw() % bound);
 }

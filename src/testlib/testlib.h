@@ -33,9 +33,9 @@ static inline uint64_t test_random_below(uint64_t *state, uint64_t bound)
     return test_random(state) % bound;
 }
 
-/* A generator that all of a test program shares: random_seed begins it and prints the seed. */
-void random_seed(const char *test);
-uint64_t random_next(void);
-uint32_t random_below(uint32_t bound);
+/* A generator that all of a test program shares: test_draw_seed begins it and prints the seed. */
+void test_draw_seed(const char *test);
+uint64_t test_draw(void);
+uint32_t test_draw_below(uint32_t bound);
 
 #endif

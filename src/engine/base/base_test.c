@@ -174,13 +174,13 @@ END_TEST
 /* Any bytes at all: each walk ends, stays inside an exactly sized copy and moves forward. */
 START_TEST(batch_garbage)
 {
-    random_seed("batch_garbage");
+    test_draw_seed("batch_garbage");
     for (int round = 0; round < 20000; round++) {
-        size_t size = random_below(40);
+        size_t size = test_draw_below(40);
         uint8_t *bytes = malloc(size + (size == 0));
         ck_assert_ptr_nonnull(bytes);
         for (size_t i = 0; i < size; i++)
-            bytes[i] = random_below(3) == 0 ? (uint8_t)random_next() : (uint8_t)random_below(4);
+            bytes[i] = test_draw_below(3) == 0 ? (uint8_t)test_draw() : (uint8_t)test_draw_below(4);
         Slice row = slice_make(bytes, size);
         uint32_t count = 0;
         uint32_t ranges = 0;
@@ -359,22 +359,22 @@ typedef struct MergeCase {
 /* Few different keys with many versions, some sharing their first eight bytes, in several sources. */
 static void merge_case_make(MergeCase *c)
 {
-    c->count = random_below(MERGE_ENTRIES + 1);
-    c->source_count = random_below(MERGE_SOURCES + 1);
+    c->count = test_draw_below(MERGE_ENTRIES + 1);
+    c->source_count = test_draw_below(MERGE_SOURCES + 1);
     if (c->source_count == 0)
         c->count = 0;
     memset(c->dealt_count, 0, sizeof c->dealt_count);
     for (size_t i = 0; i < c->count; i++) {
-        size_t size = 1 + random_below(12);
+        size_t size = 1 + test_draw_below(12);
         memset(c->keys[i], 'k', sizeof c->keys[i]);
-        c->keys[i][size - 1] = (uint8_t)("\x00\x01m\xff"[random_below(4)]);
+        c->keys[i][size - 1] = (uint8_t)("\x00\x01m\xff"[test_draw_below(4)]);
         c->all[i] = (Entry){.key = slice_make(c->keys[i], size), .lsn = i + 1, .type = OP_PUT};
     }
     qsort(c->all, c->count, sizeof c->all[0], compare_entries);
     size_t source = 0;
     for (size_t i = 0; i < c->count; i++) {
-        if (random_below(3) == 0)
-            source = random_below((uint32_t)c->source_count);
+        if (test_draw_below(3) == 0)
+            source = test_draw_below((uint32_t)c->source_count);
         c->dealt[source][c->dealt_count[source]++] = c->all[i];
     }
 }
@@ -401,17 +401,17 @@ static size_t model_lower(const MergeCase *c, Slice key, uint64_t lsn)
 /* One random call on iterator and model; *position is where the model stands, out of range: invalid. */
 static Status merge_step(const MergeCase *c, Iter *iter, size_t *position)
 {
-    uint32_t what = random_below(iter->valid ? 12 : 4);
-    size_t size = 1 + random_below(11);
+    uint32_t what = test_draw_below(iter->valid ? 12 : 4);
+    size_t size = 1 + test_draw_below(11);
     uint8_t key_bytes[12];
     memset(key_bytes, 'k', sizeof key_bytes);
-    key_bytes[size - 1] = (uint8_t)random_next();
+    key_bytes[size - 1] = (uint8_t)test_draw();
     Slice key = slice_make(key_bytes, size);
-    uint64_t lsn = random_below(MERGE_ENTRIES + 2);
-    if (c->count > 0 && random_below(2) == 0) {
-        size_t at = random_below((uint32_t)c->count);
+    uint64_t lsn = test_draw_below(MERGE_ENTRIES + 2);
+    if (c->count > 0 && test_draw_below(2) == 0) {
+        size_t at = test_draw_below((uint32_t)c->count);
         key = c->all[at].key;
-        lsn = random_below(2) == 0 ? c->all[at].lsn : random_below(2) == 0 ? LSN_MAX : 0;
+        lsn = test_draw_below(2) == 0 ? c->all[at].lsn : test_draw_below(2) == 0 ? LSN_MAX : 0;
     }
     switch (what) {
     case 0:
@@ -440,7 +440,7 @@ static Status merge_step(const MergeCase *c, Iter *iter, size_t *position)
 
 START_TEST(merge_random)
 {
-    random_seed("merge_random");
+    test_draw_seed("merge_random");
     static MergeCase c;
     for (int round = 0; round < 300; round++) {
         merge_case_make(&c);
@@ -471,14 +471,14 @@ END_TEST
  * sources work again a new positioning is right again. */
 START_TEST(merge_failure)
 {
-    random_seed("merge_failure");
+    test_draw_seed("merge_failure");
     static MergeCase c;
     for (int round = 0; round < 200; round++) {
         do
             merge_case_make(&c);
         while (c.count < 10);
         int alive = 0;
-        int fail_after = (int)random_below(60);
+        int fail_after = (int)test_draw_below(60);
         Iter *iter = merge_case_iter(&c, &alive, &fail_after);
         size_t position = SIZE_MAX;
         Status status;
@@ -542,21 +542,21 @@ static uint64_t brute_cover(const RangeTombstone *tombstones, size_t count, Slic
 
 START_TEST(fragments_random)
 {
-    random_seed("fragments_random");
+    test_draw_seed("fragments_random");
     enum { TOMBSTONES = 24 };
     for (int round = 0; round < 2000; round++) {
         static uint8_t letters[3] = {0x00, 'b', 0xff};
         uint8_t bytes[2 * TOMBSTONES][3];
         RangeTombstone tombstones[TOMBSTONES];
-        size_t count = random_below(TOMBSTONES + 1);
+        size_t count = test_draw_below(TOMBSTONES + 1);
         for (size_t i = 0; i < 2 * count; i++) {
             for (size_t j = 0; j < 3; j++)
-                bytes[i][j] = letters[random_below(3)];
+                bytes[i][j] = letters[test_draw_below(3)];
         }
         for (size_t i = 0; i < count; i++) {
-            tombstones[i] = (RangeTombstone){.from = slice_make(bytes[2 * i], random_below(4)),
-                                             .to = slice_make(bytes[2 * i + 1], random_below(4)),
-                                             .lsn = 1 + random_below(30)};
+            tombstones[i] = (RangeTombstone){.from = slice_make(bytes[2 * i], test_draw_below(4)),
+                                             .to = slice_make(bytes[2 * i + 1], test_draw_below(4)),
+                                             .lsn = 1 + test_draw_below(30)};
         }
         RangeFragments fragments;
         ck_assert_int_eq(range_fragments_build(tombstones, count, &fragments), AIDB_OK);
@@ -568,9 +568,9 @@ START_TEST(fragments_random)
         for (int probe = 0; probe < 60; probe++) {
             uint8_t key_bytes[4];
             for (size_t j = 0; j < 4; j++)
-                key_bytes[j] = letters[random_below(3)];
-            Slice key = slice_make(key_bytes, 1 + random_below(4));
-            uint64_t visible = random_below(3) == 0 ? LSN_MAX : random_below(32);
+                key_bytes[j] = letters[test_draw_below(3)];
+            Slice key = slice_make(key_bytes, 1 + test_draw_below(4));
+            uint64_t visible = test_draw_below(3) == 0 ? LSN_MAX : test_draw_below(32);
             ck_assert_uint_eq(range_fragments_cover(fragments.items, fragments.count, key, visible),
                               brute_cover(tombstones, count, key, visible));
         }
@@ -594,18 +594,18 @@ static void check_fragment(const RangeFragments *fragments, size_t index, const 
 /* The load of a batch is what its fragments come to. */
 START_TEST(load_of_ranges)
 {
-    random_seed("load_of_ranges");
+    test_draw_seed("load_of_ranges");
     enum { TOMBSTONES = 24 };
     for (int round = 0; round < 1000; round++) {
         uint8_t bytes[2 * TOMBSTONES][2];
         RangeTombstone tombstones[TOMBSTONES];
         Batch batch = {0};
-        size_t count = random_below(TOMBSTONES + 1);
+        size_t count = test_draw_below(TOMBSTONES + 1);
         for (size_t i = 0; i < count; i++) {
             for (size_t j = 0; j < 4; j++)
-                bytes[2 * i + j / 2][j % 2] = (uint8_t)('a' + random_below(4));
-            tombstones[i] = (RangeTombstone){.from = slice_make(bytes[2 * i], random_below(3)),
-                                             .to = slice_make(bytes[2 * i + 1], random_below(3)),
+                bytes[2 * i + j / 2][j % 2] = (uint8_t)('a' + test_draw_below(4));
+            tombstones[i] = (RangeTombstone){.from = slice_make(bytes[2 * i], test_draw_below(3)),
+                                             .to = slice_make(bytes[2 * i + 1], test_draw_below(3)),
                                              .lsn = 1 + i};
             ck_assert_int_eq(batch_put(&batch, text("k"), text("v")), AIDB_OK);
             ck_assert_int_eq(batch_delete_range(&batch, tombstones[i].from, tombstones[i].to),

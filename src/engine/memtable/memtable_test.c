@@ -135,24 +135,24 @@ static int compare_entries(const void *a, const void *b)
 static size_t random_key(uint8_t *key)
 {
     static const uint8_t letters[] = {0x00, 0x01, 'k', 0xfe, 0xff};
-    size_t size = 1 + random_below(20);
-    memset(key, "k\x00\xff"[random_below(3)], size);
+    size_t size = 1 + test_draw_below(20);
+    memset(key, "k\x00\xff"[test_draw_below(3)], size);
     for (size_t i = 0; i < 2; i++)
-        key[random_below((uint32_t)size)] = letters[random_below(sizeof letters)];
+        key[test_draw_below((uint32_t)size)] = letters[test_draw_below(sizeof letters)];
     return size;
 }
 
 static void model_make(Model *model, size_t count)
 {
-    uint64_t lsn = random_below(3);
+    uint64_t lsn = test_draw_below(3);
     model->count = count;
     for (size_t i = 0; i < count; i++) {
-        lsn += 1 + random_below(3);
+        lsn += 1 + test_draw_below(3);
         size_t key_size = random_key(model->keys[i]);
-        size_t value_size = random_below(sizeof model->values[i]);
+        size_t value_size = test_draw_below(sizeof model->values[i]);
         for (size_t j = 0; j < value_size; j++)
-            model->values[i][j] = (uint8_t)random_next();
-        bool is_put = random_below(4) != 0;
+            model->values[i][j] = (uint8_t)test_draw();
+        bool is_put = test_draw_below(4) != 0;
         model->entries[i] = (Entry){.key = slice_make(model->keys[i], key_size),
                                     .value = slice_make(model->values[i], is_put ? value_size : 0),
                                     .lsn = lsn,
@@ -202,14 +202,14 @@ static void check_iterator(const Model *model, const Memtable *memtable, int ste
     for (int step = 0; step < steps; step++) {
         uint8_t key_bytes[24];
         Slice key = slice_make(key_bytes, random_key(key_bytes));
-        uint64_t lsn = random_below(3) == 0 ? LSN_MAX : random_below(2 * MODEL_MAX);
-        if (model->count > 0 && random_below(2) == 0) {
-            const Entry *present = &model->sorted[random_below((uint32_t)model->count)];
+        uint64_t lsn = test_draw_below(3) == 0 ? LSN_MAX : test_draw_below(2 * MODEL_MAX);
+        if (model->count > 0 && test_draw_below(2) == 0) {
+            const Entry *present = &model->sorted[test_draw_below((uint32_t)model->count)];
             key = present->key;
-            lsn = random_below(2) == 0 ? present->lsn : lsn;
+            lsn = test_draw_below(2) == 0 ? present->lsn : lsn;
         }
         Status status;
-        switch (random_below(iter->valid ? 10 : 4)) {
+        switch (test_draw_below(iter->valid ? 10 : 4)) {
         case 0:
             position = 0;
             status = iter->ops->seek_first(iter);
@@ -258,12 +258,12 @@ static void check_iterator(const Model *model, const Memtable *memtable, int ste
 
 START_TEST(entries_random)
 {
-    random_seed("entries_random");
+    test_draw_seed("entries_random");
     static Model model;
     World world;
     world_init(&world, 1 << 20);
     for (int round = 0; round < 60; round++) {
-        model_make(&model, random_below(MODEL_MAX + 1));
+        model_make(&model, test_draw_below(MODEL_MAX + 1));
         Memtable *memtable = world_create(&world);
         for (size_t i = 0; i < model.count; i++) {
             const Entry *entry = &model.entries[i];
@@ -281,9 +281,9 @@ START_TEST(entries_random)
         for (int probe = 0; probe < 3000; probe++) {
             uint8_t key_bytes[24];
             Slice key = slice_make(key_bytes, random_key(key_bytes));
-            if (model.count > 0 && random_below(4) != 0)
-                key = model.entries[random_below((uint32_t)model.count)].key;
-            uint64_t visible = random_below(8) == 0 ? LSN_MAX : random_below(2 * MODEL_MAX);
+            if (model.count > 0 && test_draw_below(4) != 0)
+                key = model.entries[test_draw_below((uint32_t)model.count)].key;
+            uint64_t visible = test_draw_below(8) == 0 ? LSN_MAX : test_draw_below(2 * MODEL_MAX);
             const Entry *expected = model_get(&model, key, visible);
             Entry entry;
             bool found = memtable_get(memtable, key, visible, &entry);
@@ -296,12 +296,12 @@ START_TEST(entries_random)
             Slice keys[MEMTABLE_GETS_MAX];
             Entry entries[MEMTABLE_GETS_MAX], *places[MEMTABLE_GETS_MAX];
             bool found[MEMTABLE_GETS_MAX];
-            size_t count = random_below(MEMTABLE_GETS_MAX + 1);
-            uint64_t visible = random_below(2 * MODEL_MAX);
+            size_t count = test_draw_below(MEMTABLE_GETS_MAX + 1);
+            uint64_t visible = test_draw_below(2 * MODEL_MAX);
             for (size_t i = 0; i < count; i++) {
                 keys[i] = slice_make(key_bytes[i], random_key(key_bytes[i]));
-                if (model.count > 0 && random_below(4) != 0)
-                    keys[i] = model.entries[random_below((uint32_t)model.count)].key;
+                if (model.count > 0 && test_draw_below(4) != 0)
+                    keys[i] = model.entries[test_draw_below((uint32_t)model.count)].key;
                 places[i] = &entries[i];
             }
             memtable_get_many(memtable, count, keys, visible, places, found);
@@ -322,7 +322,7 @@ END_TEST
 /* Every key as of every LSN. */
 START_TEST(entries_every_snapshot)
 {
-    random_seed("entries_every_snapshot");
+    test_draw_seed("entries_every_snapshot");
     static Model model;
     World world;
     world_init(&world, 1 << 20);
@@ -552,24 +552,24 @@ static void check_all(const Model *model, const Memtable *memtable)
 
 START_TEST(blocks_without_hints)
 {
-    random_seed("blocks_without_hints");
+    test_draw_seed("blocks_without_hints");
     static Model model;
     World world;
     world_init(&world, 1 << 20);
     for (int round = 0; round < 20; round++) {
-        Memtable *memtable = model_memtable(&world, &model, 1 + random_below(MODEL_MAX));
+        Memtable *memtable = model_memtable(&world, &model, 1 + test_draw_below(MODEL_MAX));
         for (uint32_t level = 0; leftmost(memtable, level) != NULL; level++) {
             for (Block *block = leftmost(memtable, level); block != NULL;
                  block = block_at(memtable, block->next)) {
-                if (random_below(4) == 0)
+                if (test_draw_below(4) == 0)
                     continue;
                 block->version++;
-                block->count = random_below(2 * BLOCK_ENTRIES);
-                block->shared_size = random_below(100);
+                block->count = test_draw_below(2 * BLOCK_ENTRIES);
+                block->shared_size = test_draw_below(100);
                 for (uint32_t i = 0; i < SHARED_WORDS; i++)
-                    block->shared[i] = random_next();
+                    block->shared[i] = test_draw();
                 for (uint32_t i = 0; i < BLOCK_ENTRIES; i++)
-                    block->prefixes[i] = random_next();
+                    block->prefixes[i] = test_draw();
             }
         }
         check_all(&model, memtable);
@@ -582,19 +582,19 @@ END_TEST
 /* An insert that has moved what is behind its place, and not yet put its entry there. */
 START_TEST(blocks_half_shifted)
 {
-    random_seed("blocks_half_shifted");
+    test_draw_seed("blocks_half_shifted");
     static Model model;
     World world;
     world_init(&world, 1 << 20);
     for (int round = 0; round < 20; round++) {
-        Memtable *memtable = model_memtable(&world, &model, 1 + random_below(MODEL_MAX));
+        Memtable *memtable = model_memtable(&world, &model, 1 + test_draw_below(MODEL_MAX));
         for (uint32_t level = 0; leftmost(memtable, level) != NULL; level++) {
             for (Block *block = leftmost(memtable, level); block != NULL;
                  block = block_at(memtable, block->next)) {
                 if (block->count == BLOCK_ENTRIES)
                     continue;
                 block->version++;
-                uint32_t stop = random_below(block->count);
+                uint32_t stop = test_draw_below(block->count);
                 for (uint32_t i = block->count; i > stop; i--)
                     block->refs[i] = block->refs[i - 1];
             }
@@ -610,18 +610,18 @@ END_TEST
  * the entries that went there. */
 START_TEST(blocks_half_split)
 {
-    random_seed("blocks_half_split");
+    test_draw_seed("blocks_half_split");
     static Model model;
     World world;
     world_init(&world, 1 << 20);
     for (int round = 0; round < 20; round++) {
         Memtable *memtable =
-            model_memtable(&world, &model, MODEL_MAX / 2 + random_below(MODEL_MAX / 2));
+            model_memtable(&world, &model, MODEL_MAX / 2 + test_draw_below(MODEL_MAX / 2));
         for (Block *block = leftmost(memtable, 0); block->next != REF_NONE;
              block = block_at(memtable, block->next)) {
             Block *neighbour = block_at(memtable, block->next);
             block->version++;
-            uint32_t moved = 1 + random_below(BLOCK_ENTRIES);
+            uint32_t moved = 1 + test_draw_below(BLOCK_ENTRIES);
             for (uint32_t i = 0; i < moved && i < neighbour->count; i++) {
                 if (block->count + i < BLOCK_ENTRIES)
                     block->refs[block->count + i] = neighbour->refs[i];
@@ -631,11 +631,11 @@ START_TEST(blocks_half_split)
         ck_assert_ptr_nonnull(above);
         /* Some leaves are left; every other is found by going to the right. */
         above->version++;
-        uint32_t kept = 1 + random_below(above->count);
+        uint32_t kept = 1 + test_draw_below(above->count);
         for (uint32_t i = kept; i < BLOCK_ENTRIES; i++)
             above->refs[i] = REF_NONE;
         above->count = kept;
-        above->version += random_below(2);
+        above->version += test_draw_below(2);
         check_all(&model, memtable);
         memtable_retire(memtable, world.slot);
     }
@@ -674,24 +674,24 @@ static void check_same_fragments(const RangeFragments *a, const RangeFragments *
 
 START_TEST(ranges_random)
 {
-    random_seed("ranges_random");
+    test_draw_seed("ranges_random");
     static const uint8_t letters[] = {0x00, 'b', 0xff};
     World world;
     world_init(&world, 1 << 20);
     for (int round = 0; round < 300; round++) {
         uint8_t bytes[2 * TOMBSTONES_MAX][12];
         RangeTombstone tombstones[TOMBSTONES_MAX];
-        size_t count = random_below(TOMBSTONES_MAX + 1);
-        size_t shared = random_below(2) * 8; /* with and without a prefix that all share */
+        size_t count = test_draw_below(TOMBSTONES_MAX + 1);
+        size_t shared = test_draw_below(2) * 8; /* with and without a prefix that all share */
         Memtable *memtable = world_create(&world);
         memset(bytes, 's', sizeof bytes);
         for (size_t i = 0; i < 2 * count; i++) {
             for (size_t j = 0; j < 3; j++)
-                bytes[i][shared + j] = letters[random_below(3)];
+                bytes[i][shared + j] = letters[test_draw_below(3)];
         }
         for (size_t i = 0; i < count; i++) {
-            size_t from_size = random_below(4);
-            size_t to_size = random_below(4);
+            size_t from_size = test_draw_below(4);
+            size_t to_size = test_draw_below(4);
             tombstones[i] = (RangeTombstone){
                 .from = slice_make(bytes[2 * i], from_size == 0 ? 0 : shared + from_size),
                 .to = slice_make(bytes[2 * i + 1], to_size == 0 ? 0 : shared + to_size),
@@ -709,10 +709,11 @@ START_TEST(ranges_random)
             uint8_t key_bytes[12];
             memset(key_bytes, 's', sizeof key_bytes);
             for (size_t j = 0; j < 4; j++)
-                key_bytes[shared + j] = letters[random_below(3)];
-            Slice key = slice_make(key_bytes, random_below(8) == 0 ? 1 + random_below(3)
-                                                                   : shared + 1 + random_below(4));
-            for (uint64_t visible = 0; visible <= 2 * count; visible += 1 + random_below(4)) {
+                key_bytes[shared + j] = letters[test_draw_below(3)];
+            Slice key =
+                slice_make(key_bytes, test_draw_below(8) == 0 ? 1 + test_draw_below(3)
+                                                              : shared + 1 + test_draw_below(4));
+            for (uint64_t visible = 0; visible <= 2 * count; visible += 1 + test_draw_below(4)) {
                 uint64_t cover = brute_cover(tombstones, count, key, visible);
                 ck_assert_uint_eq(memtable_cover(memtable, key, visible), cover);
                 ck_assert_uint_eq(
@@ -764,7 +765,7 @@ static Slice big_endian(uint64_t *number)
  * said, and nothing that stood there before is touched. */
 START_TEST(secure_is_enough)
 {
-    random_seed("secure_is_enough");
+    test_draw_seed("secure_is_enough");
     World world;
     world_init(&world, 8 << 20);
     static uint8_t filler[100000];
@@ -776,14 +777,14 @@ START_TEST(secure_is_enough)
         uint64_t other_lsn = 0;
         uint64_t ranges = 0;
         for (;;) {
-            size_t op_count = random_below(40);
-            size_t range_count = random_below(6) == 0 ? random_below(20) : 0;
+            size_t op_count = test_draw_below(40);
+            size_t range_count = test_draw_below(6) == 0 ? test_draw_below(20) : 0;
             batch_clear(&batch);
-            uint32_t value_size = random_below(20) == 0 ? 80000 : 1 + random_below(300);
-            uint64_t width = random_below(2) == 0 ? UINT64_MAX : UINT64_MAX / 64;
+            uint32_t value_size = test_draw_below(20) == 0 ? 80000 : 1 + test_draw_below(300);
+            uint64_t width = test_draw_below(2) == 0 ? UINT64_MAX : UINT64_MAX / 64;
             for (size_t i = 0; i < range_count; i++) {
-                uint64_t from = random_next();
-                uint64_t to = from + random_below(width);
+                uint64_t from = test_draw();
+                uint64_t to = from + test_draw_below(width);
                 ck_assert_int_eq(batch_delete_range(&batch, big_endian(&from), big_endian(&to)),
                                  AIDB_OK);
             }
@@ -796,7 +797,7 @@ START_TEST(secure_is_enough)
             uint64_t need = memtable_need(memtable, op_count, load, payload);
             uint64_t before = memtable_bytes(memtable);
             for (size_t i = 0; i < op_count; i++) {
-                uint64_t key[2] = {random_next(), lsn};
+                uint64_t key[2] = {test_draw(), lsn};
                 memtable_add(memtable, OP_PUT, slice_make(key, 16), slice_make(filler, value_size),
                              ++lsn);
             }
@@ -808,7 +809,7 @@ START_TEST(secure_is_enough)
                 ranges++;
             }
             ck_assert_uint_le(memtable_bytes(memtable) - before, need);
-            if (random_below(10) == 0 &&
+            if (test_draw_below(10) == 0 &&
                 memtable_secure(other, world.slot, 1, RANGE_LOAD_NONE, 8 + 1000) == AIDB_OK) {
                 other_lsn++;
                 memtable_add(other, OP_PUT, slice_make(&other_lsn, 8), slice_make(filler, 1000),

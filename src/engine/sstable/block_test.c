@@ -40,7 +40,7 @@ static void build_block(const Model *model, Buffer *payload)
 
 START_TEST(block_model)
 {
-    random_seed("block_model");
+    test_draw_seed("block_model");
     uint8_t *room = malloc(AIDB_KEY_MAX + 1);
     for (int round = 0; round < 20; round++) {
         const Shape *shape = &block_shapes[_i];
@@ -57,7 +57,7 @@ START_TEST(block_model)
         for (int step = 0; step < 2000; step++) {
             Slice key = probe_key(&model, room);
             uint64_t lsn = probe_lsn(&model);
-            switch (random_below(8)) {
+            switch (test_draw_below(8)) {
             case 0:
                 ck_assert(block_cursor_first(&cursor));
                 place = 0;
@@ -114,20 +114,21 @@ END_TEST
 /* Any bytes: no read outside (sanitizers tell), and every walk ends. */
 START_TEST(block_total)
 {
-    random_seed("block_total");
+    test_draw_seed("block_total");
     uint8_t *room = malloc(AIDB_KEY_MAX + 1);
     Model model;
     model_build(&model, &block_shapes[2]);
     Buffer payload;
     build_block(&model, &payload);
     for (int round = 0; round < 20000; round++) {
-        size_t size = random_below(4) == 0 ? random_below((uint32_t)payload.size) : payload.size;
+        size_t size =
+            test_draw_below(4) == 0 ? test_draw_below((uint32_t)payload.size) : payload.size;
         uint8_t *copy = malloc(size + 1);
         memcpy(copy, payload.data, size);
-        for (uint32_t flips = 1 + random_below(4); size > 0 && flips > 0; flips--)
-            copy[random_below((uint32_t)size)] = (uint8_t)random_next();
-        if (size >= 8 && random_below(3) == 0)
-            put_fixed32(copy, random_below(40));
+        for (uint32_t flips = 1 + test_draw_below(4); size > 0 && flips > 0; flips--)
+            copy[test_draw_below((uint32_t)size)] = (uint8_t)test_draw();
+        if (size >= 8 && test_draw_below(3) == 0)
+            put_fixed32(copy, test_draw_below(40));
         BlockCursor cursor = {0};
         BlockView view;
         Slice key = probe_key(&model, room);
@@ -159,16 +160,16 @@ END_TEST
 
 START_TEST(separators)
 {
-    random_seed("separators");
+    test_draw_seed("separators");
     Buffer separator = {0};
     for (int round = 0; round < 200000; round++) {
         uint8_t bytes[2][8];
         Slice keys[2];
         for (int i = 0; i < 2; i++) {
-            size_t size = 1 + random_below(7);
+            size_t size = 1 + test_draw_below(7);
             for (size_t j = 0; j < size; j++)
-                bytes[i][j] = random_below(3) == 0 ? (uint8_t)(random_below(2) * 255)
-                                                   : (uint8_t)random_below(3);
+                bytes[i][j] = test_draw_below(3) == 0 ? (uint8_t)(test_draw_below(2) * 255)
+                                                      : (uint8_t)test_draw_below(3);
             keys[i] = slice_make(bytes[i], size);
         }
         int order = slice_compare(keys[0], keys[1]);
@@ -188,7 +189,7 @@ END_TEST
 
 START_TEST(index_model)
 {
-    random_seed("index_model");
+    test_draw_seed("index_model");
     static const Shape shapes[] = {
         {"none", 0, 0, 5, 0, 1, 0},      {"one", 1, 0, 5, 0, 1, 0},
         {"short", 200, 0, 12, 0, 3, 0},  {"prefixes", 300, 1, 30, 0, 2, 0},
@@ -235,12 +236,13 @@ START_TEST(index_model)
         /* Any bytes. */
         for (int i = 0; i < 3000 && payload.size > 0; i++) {
             size_t size =
-                random_below(3) == 0 ? random_below((uint32_t)payload.size) : payload.size;
+                test_draw_below(3) == 0 ? test_draw_below((uint32_t)payload.size) : payload.size;
             uint8_t *copy = malloc(size + 1);
             memcpy(copy, payload.data, size);
-            for (uint32_t flips = 1 + random_below(6); size > 0 && flips > 0; flips--)
-                copy[random_below((uint32_t)(random_below(2) == 0 && size > 32 ? 32 : size))] =
-                    (uint8_t)random_next();
+            for (uint32_t flips = 1 + test_draw_below(6); size > 0 && flips > 0; flips--)
+                copy[test_draw_below(
+                    (uint32_t)(test_draw_below(2) == 0 && size > 32 ? 32 : size))] =
+                    (uint8_t)test_draw();
             IndexView damaged;
             if (index_view_init(&damaged, slice_make(copy, size))) {
                 uint32_t position = 0;
@@ -250,7 +252,7 @@ START_TEST(index_model)
                     ck_assert_uint_le(position, damaged.count);
                     (void)index_handle(&damaged, position, &handle);
                 }
-                (void)index_separator_at(&damaged, random_below(damaged.count + 1), &separator,
+                (void)index_separator_at(&damaged, test_draw_below(damaged.count + 1), &separator,
                                          &lsn);
             }
             free(copy);

@@ -131,7 +131,7 @@ static void expect_detected(const Sample *sample, const char *change, uint64_t w
 
 START_TEST(damage_every_byte)
 {
-    random_seed("damage_every_byte");
+    test_draw_seed("damage_every_byte");
     make_directory();
     Sample sample;
     Compression compression = (Compression)_i;
@@ -140,8 +140,8 @@ START_TEST(damage_every_byte)
     sample_make(&sample, &small_shape, compression, TABLE_NUMBER(1, 7));
     OK(read_everything(&sample));
     for (uint64_t i = 0; i < sample.bytes.size; i++) {
-        uint8_t xors[3] = {(uint8_t)(1u << random_below(8)), 0xff,
-                           (uint8_t)(1 + random_below(255))};
+        uint8_t xors[3] = {(uint8_t)(1u << test_draw_below(8)), 0xff,
+                           (uint8_t)(1 + test_draw_below(255))};
         for (int j = 0; j < 3; j++) {
             uint8_t byte = sample.bytes.data[i] ^ xors[j];
             overwrite(sample.path, i, &byte, 1);
@@ -162,7 +162,7 @@ START_TEST(damage_random)
 {
     static const Shape shapes[] = {{"two levels", 150, 1, 1500, 2000, 1, 1024},
                                    {"dictionary", 4500, 3, 0, 150, 1, 1024}};
-    random_seed("damage_random");
+    test_draw_seed("damage_random");
     make_directory();
     Sample sample;
     sample_make(&sample, &shapes[_i], _i == 0 ? COMPRESSION_NONE : COMPRESSION_ZSTD,
@@ -171,12 +171,12 @@ START_TEST(damage_random)
     ck_assert_int_eq(sample.info.dictionary_size > 0, _i == 1);
     uint64_t data_end = TABLE_HEADER_SIZE + sample.info.data_size;
     for (int i = 0; i < (_i == 0 ? 300 : 60); i++) {
-        uint64_t at = random_below((uint32_t)sample.bytes.size);
+        uint64_t at = test_draw_below((uint32_t)sample.bytes.size);
         if (i % 3 == 0) /* behind the data */
-            at = data_end + random_below((uint32_t)(sample.bytes.size - data_end));
+            at = data_end + test_draw_below((uint32_t)(sample.bytes.size - data_end));
         else if (i % 3 == 1 && _i == 1)
-            at = sample.info.dictionary_offset + random_below(sample.info.dictionary_size);
-        uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(1 + random_below(255));
+            at = sample.info.dictionary_offset + test_draw_below(sample.info.dictionary_size);
+        uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(1 + test_draw_below(255));
         overwrite(sample.path, at, &byte, 1);
         expect_detected(&sample, "flip", at);
         overwrite(sample.path, at, &sample.bytes.data[at], 1);
@@ -243,7 +243,7 @@ out:
 /* A table of 256 KiB: every byte with three values when there is time, else a sample. */
 START_TEST(damage_large)
 {
-    random_seed("damage_large");
+    test_draw_seed("damage_large");
     make_directory();
     Sample sample;
     Shape shape = {"large", 2100, 1, 60, 200, 2, 4096};
@@ -253,11 +253,11 @@ START_TEST(damage_large)
     uint64_t size = sample.bytes.size;
     uint64_t places = try_everything() ? size : 300;
     for (uint64_t i = 0; i < places; i++) {
-        uint64_t at = try_everything() ? i : random_below((uint32_t)size);
+        uint64_t at = try_everything() ? i : test_draw_below((uint32_t)size);
         for (int j = 0; j < 3; j++) {
-            uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(j == 0   ? 1u << random_below(8)
+            uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(j == 0   ? 1u << test_draw_below(8)
                                                              : j == 1 ? 0xff
-                                                                      : 1 + random_below(255));
+                                                                      : 1 + test_draw_below(255));
             overwrite(sample.path, at, &byte, 1);
             Status status = read_once(&sample);
             ck_assert_msg(status == AIDB_CORRUPTION, "flip at %" PRIu64 ": reading gives %s", at,
@@ -278,7 +278,7 @@ END_TEST
 
 START_TEST(damage_truncation)
 {
-    random_seed("damage_truncation");
+    test_draw_seed("damage_truncation");
     make_directory();
     Sample sample;
     sample_make(&sample, &small_shape, COMPRESSION_ZSTD, TABLE_NUMBER(1, 7));
@@ -309,7 +309,7 @@ END_TEST
 
 START_TEST(damage_swaps)
 {
-    random_seed("damage_swaps");
+    test_draw_seed("damage_swaps");
     make_directory();
     Sample samples[2];
     Shape shape = {"swaps", 300, 3, 0, 100, 1, 512};
@@ -337,8 +337,8 @@ START_TEST(damage_swaps)
 
     int moves = try_everything() ? 100000 : 1000;
     for (int i = 0; i < moves; i++) {
-        uint32_t a = random_below(count);
-        uint32_t b = random_below(count);
+        uint32_t a = test_draw_below(count);
+        uint32_t b = test_draw_below(count);
         uint64_t size = handles[a].size < handles[b].size ? handles[a].size : handles[b].size;
         uint64_t from = handles[a].offset;
         uint64_t to = handles[b].offset;
@@ -352,13 +352,13 @@ START_TEST(damage_swaps)
             size = 200;
             break;
         case 2: /* any run of bytes over any other */
-            from = random_below((uint32_t)bytes->size - 64);
-            to = random_below((uint32_t)bytes->size - 64);
-            size = 1 + random_below(64);
+            from = test_draw_below((uint32_t)bytes->size - 64);
+            to = test_draw_below((uint32_t)bytes->size - 64);
+            size = 1 + test_draw_below(64);
             break;
         default: /* tails: footers and properties of another file */
             source = &samples[1].bytes;
-            size = 1 + random_below(400);
+            size = 1 + test_draw_below(400);
             from = source->size - size;
             to = bytes->size - size;
             break;

@@ -69,12 +69,12 @@ START_TEST(builder_full_disk)
     make_directory();
     Model model;
     Shape shape = {"full", 3000, 3, 0, 800, 1, 4096};
-    random_seed("builder_full_disk");
+    test_draw_seed("builder_full_disk");
     model_build(&model, &shape);
     signal(SIGXFSZ, SIG_IGN);
     struct rlimit before;
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
-    for (uint64_t limit = 0; limit < 1400000; limit += 100000 + random_below(10000)) {
+    for (uint64_t limit = 0; limit < 1400000; limit += 100000 + test_draw_below(10000)) {
         struct rlimit small = {.rlim_cur = limit, .rlim_max = before.rlim_max};
         TableOptions options = options_of(COMPRESSION_NONE, 4096, 10);
         TableBuilder *builder;
@@ -117,7 +117,7 @@ static uint32_t open_descriptors(void)
 
 START_TEST(file_cache_bounded)
 {
-    random_seed("file_cache_bounded");
+    test_draw_seed("file_cache_bounded");
     make_directory();
     enum { TABLES = 12 };
     TableInfo infos[TABLES];
@@ -131,15 +131,15 @@ START_TEST(file_cache_bounded)
         FileCache *files;
         OK(file_cache_create(directory, capacity, &files));
         for (int i = 0; i < 500; i++) {
-            uint32_t which = random_below(TABLES);
+            uint32_t which = test_draw_below(TABLES);
             const File *file;
             OK(file_cache_get(files, &infos[which], &file));
             char name[TABLE_NAME_SIZE];
             table_name(infos[which].number, name);
             ck_assert_ptr_nonnull(strstr(file->path, name));
             ck_assert_uint_le(open_descriptors() - before, capacity == 0 ? 1 : capacity);
-            if (random_below(10) == 0)
-                file_cache_forget(files, infos[random_below(TABLES)].number);
+            if (test_draw_below(10) == 0)
+                file_cache_forget(files, infos[test_draw_below(TABLES)].number);
         }
         file_cache_destroy(files);
         ck_assert_uint_eq(open_descriptors(), before);
@@ -156,7 +156,7 @@ START_TEST(file_cache_bounded)
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
     for (int i = 0; i < 100; i++) {
         const File *file;
-        OK(file_cache_get(files, &infos[random_below(TABLES)], &file));
+        OK(file_cache_get(files, &infos[test_draw_below(TABLES)], &file));
     }
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
     file_cache_destroy(files);
@@ -174,7 +174,7 @@ static void damage_is_none(void *arg, const char *path, uint64_t offset, const c
 /* A table of another format is no damaged one: whoever opens it says which format it has. */
 START_TEST(another_format_is_named)
 {
-    random_seed("another_format_is_named");
+    test_draw_seed("another_format_is_named");
     make_directory();
     Model model;
     model_build(&model, &small_shape);

@@ -176,7 +176,7 @@ static void check_many_gets(TableReader *reader, const TableInfo *info, const Mo
     static uint8_t rooms[MANY][AIDB_KEY_MAX + 1];
     TableGet gets[MANY], *places[MANY];
     Entry entries[MANY];
-    size_t count = random_below(MANY + 1);
+    size_t count = test_draw_below(MANY + 1);
     uint64_t lsn = model->count > 0 ? probe_lsn(model) : 9;
     for (size_t i = 0; i < count; i++) {
         Slice key = probe_key(model, rooms[i]);
@@ -228,7 +228,7 @@ static void check_iterator(TableReader *reader, const TableInfo *info, const Mod
     for (uint32_t i = 0; i < steps && model->count > 0; i++) {
         Slice key = probe_key(model, room);
         uint64_t lsn = probe_lsn(model);
-        switch (random_below(16)) {
+        switch (test_draw_below(16)) {
         case 0:
             OK(iter->ops->seek_first(iter));
             place = 0;
@@ -249,8 +249,8 @@ static void check_iterator(TableReader *reader, const TableInfo *info, const Mod
             place = place == 0 ? model->count : place - 1;
             break;
         default: {
-            bool forward = random_below(2) == 0;
-            for (uint32_t n = random_below(30); n > 0 && place < model->count; n--) {
+            bool forward = test_draw_below(2) == 0;
+            for (uint32_t n = test_draw_below(30); n > 0 && place < model->count; n--) {
                 ck_assert(iter->valid);
                 if (forward) {
                     OK(iter->ops->next(iter));
@@ -291,7 +291,7 @@ static void check_ranges(TableReader *reader, const TableInfo *info, const Model
     }
     for (int i = 0; i < 1000; i++) {
         Slice key = probe_key(model, room);
-        uint64_t visible = model->lsn_floor + random_below(6000);
+        uint64_t visible = model->lsn_floor + test_draw_below(6000);
         uint64_t lsn;
         OK(table_cover(reader, info, key, visible, &lsn));
         ck_assert_uint_eq(lsn, range_fragments_cover(fragments, count, key, visible));
@@ -312,7 +312,7 @@ static void fail_on_damage(void *arg, const char *path, uint64_t offset, const c
 
 START_TEST(table_model)
 {
-    random_seed("table_model");
+    test_draw_seed("table_model");
     const Shape *shape = &table_shapes[_i];
     make_directory();
     bool had_two_levels = false;
@@ -326,7 +326,7 @@ START_TEST(table_model)
         if (!compression_supported(compression))
             compression = COMPRESSION_NONE;
         TableOptions options = options_of(compression, shape->block_size, (uint32_t)kind * 5);
-        options.hasty = random_below(2) == 1;
+        options.hasty = test_draw_below(2) == 1;
         uint64_t number = TABLE_NUMBER(1, 100 + kind);
         TableInfo info = build_table(&model, &options, number, fragments, fragment_count);
         had_two_levels |= info.index_levels == 2;
@@ -459,7 +459,7 @@ START_TEST(walking_keeps_no_blocks)
     static const Shape shape = {"large values", 60, 0, 12, 400000, 1, 4096};
     Model model;
     make_directory();
-    random_seed("walking_keeps_no_blocks");
+    test_draw_seed("walking_keeps_no_blocks");
     model_build(&model, &shape);
     for (int kind = 0; kind < 3; kind++) {
         if (!compression_supported((Compression)kind))
@@ -485,7 +485,7 @@ START_TEST(walking_keeps_no_blocks)
                 ck_assert(entry_equal(&iter->entry, &model.entries[--seen]));
             ck_assert_uint_eq(seen, 0);
             for (size_t n = 0; n < 40; n++) { /* with no run in one direction */
-                size_t at = random_below((uint32_t)model.count);
+                size_t at = test_draw_below((uint32_t)model.count);
                 OK(iter->ops->seek(iter, model.entries[at].key, model.entries[at].lsn));
                 ck_assert(iter->valid && entry_equal(&iter->entry, &model.entries[at]));
             }
@@ -505,14 +505,14 @@ END_TEST
 /* A block that does not shrink by an eighth is stored as it is; stored blocks keep to their size. */
 START_TEST(block_sizes)
 {
-    random_seed("block_sizes");
+    test_draw_seed("block_sizes");
     make_directory();
     Model model;
     Shape shape = {"random values", 1000, 3, 0, 800, 1, 4096};
     model_build(&model, &shape);
     for (size_t i = 0; i < model.count; i++) /* nothing to compress */
         for (size_t j = 0; j < model.entries[i].value.size; j++)
-            ((uint8_t *)(uintptr_t)model.entries[i].value.data)[j] = (uint8_t)random_next();
+            ((uint8_t *)(uintptr_t)model.entries[i].value.data)[j] = (uint8_t)test_draw();
     for (int kind = 0; kind < 3; kind++) {
         Compression compression = (Compression)kind;
         if (!compression_supported(compression))
@@ -603,7 +603,7 @@ static void *read_randomly(void *arg)
 /* Through one cache that holds a part of the table, dictionary included. */
 START_TEST(concurrent_readers)
 {
-    random_seed("concurrent_readers");
+    test_draw_seed("concurrent_readers");
     make_directory();
     Model model;
     Shape shape = {"readers", 40000, 3, 0, 250, 1, 4096};
@@ -623,7 +623,7 @@ START_TEST(concurrent_readers)
                                 .cache = cache.cache,
                                 .epochs = &cache.epochs,
                                 .slot = slot_claim(&cache.slots, i, SLOT_THREAD),
-                                .seed = random_next()};
+                                .seed = test_draw()};
         ck_assert_int_eq(pthread_create(&ids[i], NULL, read_randomly, &readings[i]), 0);
     }
     for (uint32_t i = 0; i < THREADS; i++) {
@@ -646,7 +646,7 @@ END_TEST
 /* Blocks of records that resemble each other shrink by the dictionary; noise goes without. */
 START_TEST(dictionary_use)
 {
-    random_seed("dictionary_use");
+    test_draw_seed("dictionary_use");
     make_directory();
     Model model = {.lsn_floor = 1};
     enum { COUNT = 20000 };
@@ -659,11 +659,12 @@ START_TEST(dictionary_use)
             uint8_t *value = model_bytes(&model, 200);
             size_t size = (size_t)sprintf(
                 (char *)value, "{\"name\": \"n%x\", \"city\": \"%s\", \"balance\": %u}",
-                (unsigned)random_next(), random_below(2) ? "Bern" : "Oslo", random_below(1000000));
+                (unsigned)test_draw(), test_draw_below(2) ? "Bern" : "Oslo",
+                test_draw_below(1000000));
             if (noise == 1)
                 size = 200;
             for (size_t j = 0; noise == 1 && j < size; j++)
-                value[j] = (uint8_t)random_next();
+                value[j] = (uint8_t)test_draw();
             model.entries[model.count++] = (Entry){.key = slice_make(key, 15),
                                                    .value = slice_make(value, size),
                                                    .lsn = i + 1,

@@ -77,26 +77,28 @@ static size_t random_key(const Shape *shape, size_t i, uint8_t *to)
     size_t size;
     switch (shape->key_kind) {
     case 0:
-        size = 1 + random_below(shape->key_max);
+        size = 1 + test_draw_below(shape->key_max);
         for (size_t j = 0; j < size; j++)
-            to[j] = (uint8_t)('a' + random_below(3));
+            to[j] = (uint8_t)('a' + test_draw_below(3));
         return size;
     case 1:
-        size = shape->key_max - random_below(8);
+        size = shape->key_max - test_draw_below(8);
         memset(to, 'p', size);
-        to[size / 2] = (uint8_t)('0' + random_below(4));
+        to[size / 2] = (uint8_t)('0' + test_draw_below(4));
         for (size_t j = 0; j < 4 && j < size; j++)
-            to[size - 1 - j] = (uint8_t)('0' + random_below(10));
+            to[size - 1 - j] = (uint8_t)('0' + test_draw_below(10));
         return size;
     case 2:
-        size = 1 + random_below(shape->key_max);
+        size = 1 + test_draw_below(shape->key_max);
         for (size_t j = 0; j < size; j++)
-            to[j] = random_below(4) == 0 ? 0 : random_below(4) == 0 ? 0xff : (uint8_t)random_next();
+            to[j] = test_draw_below(4) == 0   ? 0
+                    : test_draw_below(4) == 0 ? 0xff
+                                              : (uint8_t)test_draw();
         return size;
     case 3:
         return (size_t)sprintf((char *)to, "key:%012zu", i * 3);
     default:
-        return (size_t)sprintf((char *)to, "k%u", random_below(5));
+        return (size_t)sprintf((char *)to, "k%u", test_draw_below(5));
     }
 }
 
@@ -112,18 +114,18 @@ void model_build(Model *model, const Shape *shape)
         size_t size = random_key(shape, i, key);
         uint8_t *kept = model_bytes(model, size);
         memcpy(kept, key, size);
-        uint32_t versions = 1 + random_below(shape->versions);
+        uint32_t versions = 1 + test_draw_below(shape->versions);
         for (uint32_t j = 0; j < versions; j++) {
             Entry *entry = &model->entries[model->count++];
             entry->key = slice_make(kept, size);
             entry->lsn = lsn;
-            lsn += 1 + (random_below(10) == 0 ? random_below(1u << 20) : random_below(40));
-            entry->type = random_below(6) == 0 ? OP_DELETE : OP_PUT;
+            lsn += 1 + (test_draw_below(10) == 0 ? test_draw_below(1u << 20) : test_draw_below(40));
+            entry->type = test_draw_below(6) == 0 ? OP_DELETE : OP_PUT;
             if (entry->type == OP_PUT) {
-                size_t value_size = random_below(shape->value_max + 1);
+                size_t value_size = test_draw_below(shape->value_max + 1);
                 uint8_t *value = model_bytes(model, value_size);
                 for (size_t k = 0; k < value_size; k++)
-                    value[k] = k % 3 == 0 ? (uint8_t)random_next() : (uint8_t)'v';
+                    value[k] = k % 3 == 0 ? (uint8_t)test_draw() : (uint8_t)'v';
                 entry->value = slice_make(value, value_size);
             }
         }
@@ -193,24 +195,24 @@ TableInfo build_table(const Model *model, const TableOptions *options, uint64_t 
 /* A key near those of the model: one of them, changed or cut, or a random one. */
 Slice probe_key(const Model *model, uint8_t *room)
 {
-    if (model->count == 0 || random_below(8) == 0) {
-        size_t size = 1 + random_below(10);
+    if (model->count == 0 || test_draw_below(8) == 0) {
+        size_t size = 1 + test_draw_below(10);
         for (size_t i = 0; i < size; i++)
-            room[i] = (uint8_t)random_next();
+            room[i] = (uint8_t)test_draw();
         return slice_make(room, size);
     }
-    Slice key = model->entries[random_below((uint32_t)model->count)].key;
+    Slice key = model->entries[test_draw_below((uint32_t)model->count)].key;
     memcpy(room, key.data, key.size);
-    switch (random_below(5)) {
+    switch (test_draw_below(5)) {
     case 0:
-        room[random_below((uint32_t)key.size)] ^= (uint8_t)(1u << random_below(8));
+        room[test_draw_below((uint32_t)key.size)] ^= (uint8_t)(1u << test_draw_below(8));
         break;
     case 1:
-        key.size = 1 + random_below((uint32_t)key.size);
+        key.size = 1 + test_draw_below((uint32_t)key.size);
         break;
     case 2:
         if (key.size < AIDB_KEY_MAX)
-            room[key.size++] = (uint8_t)(random_below(2) == 0 ? 0 : random_next());
+            room[key.size++] = (uint8_t)(test_draw_below(2) == 0 ? 0 : test_draw());
         break;
     default:
         break;
@@ -220,35 +222,35 @@ Slice probe_key(const Model *model, uint8_t *room)
 
 uint64_t probe_lsn(const Model *model)
 {
-    switch (random_below(4)) {
+    switch (test_draw_below(4)) {
     case 0:
         return LSN_MAX;
     case 1:
         return 0;
     default:
-        return model->entries[random_below((uint32_t)model->count)].lsn + random_below(3) - 1;
+        return model->entries[test_draw_below((uint32_t)model->count)].lsn + test_draw_below(3) - 1;
     }
 }
 
 size_t make_fragments(const Model *model, RangeFragment *fragments, uint64_t *lsns, size_t most)
 {
     size_t count = 0;
-    for (size_t i = 0; i + 1 < model->count && count < most; i += 1 + random_below(40)) {
+    for (size_t i = 0; i + 1 < model->count && count < most; i += 1 + test_draw_below(40)) {
         Slice from = model->entries[i].key;
         Slice to = model->entries[i + 1].key;
         if (slice_compare(from, to) >= 0 ||
             (count > 0 && slice_compare(fragments[count - 1].to, from) > 0))
             continue;
-        uint32_t lsn_count = 1 + random_below(3);
+        uint32_t lsn_count = 1 + test_draw_below(3);
         for (uint32_t j = 0; j < lsn_count; j++)
-            lsns[count * 3 + j] = model->lsn_floor + 5000 - j * 100 - random_below(50);
+            lsns[count * 3 + j] = model->lsn_floor + 5000 - j * 100 - test_draw_below(50);
         fragments[count] = (RangeFragment){
             .from = from, .to = to, .lsns = lsns + count * 3, .lsn_count = lsn_count};
         count++;
     }
-    if (count > 0 && random_below(2) == 0)
+    if (count > 0 && test_draw_below(2) == 0)
         fragments[count - 1].to = (Slice){0};
-    if (count > 0 && random_below(2) == 0)
+    if (count > 0 && test_draw_below(2) == 0)
         fragments[0].from = (Slice){0};
     return count;
 }
