@@ -45,7 +45,7 @@
 #define RETRY_NS          1000000000ull          /* before a duty that gave up is started again */
 #define MONITOR_NS        (10ull * 1000000000ull)
 #define STUCK_KILL_NS     (120ull * 1000000000ull)
-#define SPARES_MAX        16u /* processes kept for clients to come */
+#define SPARES_MAX        48u /* processes kept for clients to come, with the pages they have mapped */
 #define EVENTS_AT_ONCE    64
 #define DESCRIPTORS_SPARE 256u /* beside latches and waiting connections */
 

@@ -49,7 +49,7 @@
 #define HOSTS           3u
 #define RESERVED        3u
 #define LATENCIES       65536u
-#define SPARE           16u /* processes that the postmaster may keep for the next clients, at most */
+#define SPARE           48u /* processes that the postmaster may keep for the next clients, at most */
 
 typedef struct Latency {
     uint32_t count;
