@@ -15,9 +15,17 @@ noinst_LTLIBRARIES += %D%/libdb.la
 	%D%/write.c
 
 check_PROGRAMS += %D%/db_test
-%C%_db_test_SOURCES = %D%/db_test.c
+%C%_db_test_SOURCES = \
+	%D%/db_test.c \
+	%D%/model_test.c \
+	%D%/test_store.c %D%/test_store.h \
+	%D%/write_test.c
 %C%_db_test_LDADD = $(TEST_LIBS) $(ENGINE_LIBS) $(TEST_END_LIBS)
 
 check_PROGRAMS += %D%/repair_test
-%C%_repair_test_SOURCES = %D%/repair_test.c
+%C%_repair_test_SOURCES = \
+	%D%/misplaced_test.c \
+	%D%/repair_test.c \
+	%D%/test_history.c %D%/test_history.h \
+	%D%/test_store.c %D%/test_store.h
 %C%_repair_test_LDADD = $(TEST_LIBS) $(ENGINE_LIBS) $(TEST_END_LIBS)
