@@ -12,6 +12,7 @@
 #include "io/io.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define KEYS           120
@@ -34,12 +35,51 @@ typedef struct World {
     Model now;
     Model frozen[SNAPSHOTS];
     uint64_t lsns[SNAPSHOTS];
+    bool any_options;
 } World;
+
+static EngineOptions random_options(uint64_t *random)
+{
+    static const uint32_t block_sizes[] = {512, 1024, 4096, 32768}, filters[] = {0, 1, 10, 32},
+                          multipliers[] = {2, 4, 10};
+    static const Compression compressions[] = {COMPRESSION_NONE, COMPRESSION_ZSTD,
+#ifdef HAVE_SNAPPY
+                                               COMPRESSION_SNAPPY
+#else
+                                               COMPRESSION_NONE
+#endif
+    };
+    static const int32_t levels[] = {-1, 1, 3};
+    static const aidb_durability durabilities[] = {AIDB_ASYNC, AIDB_OS, AIDB_FSYNC};
+    EngineOptions options = small_options();
+    options.memtable_size = (uint64_t)16384 << test_random_below(random, 6);
+    options.cache_size = (uint64_t)1 << (20 + test_random_below(random, 4));
+    options.block_size = block_sizes[test_random_below(random, 4)];
+    options.compression = compressions[test_random_below(random, 3)];
+    options.compression_level = levels[test_random_below(random, 3)];
+    options.filter_bits = filters[test_random_below(random, 4)];
+    options.table_size = (uint64_t)8192 << test_random_below(random, 6);
+    options.level_base_size = (uint64_t)32768 << test_random_below(random, 5);
+    options.level_multiplier = multipliers[test_random_below(random, 3)];
+    options.level0_files = (uint32_t)1 << test_random_below(random, 4);
+    options.durability = durabilities[test_random_below(random, 3)];
+    options.wal_segment_size = (uint64_t)16384 << test_random_below(random, 5);
+    options.wal_ring_size = (uint64_t)16384 << test_random_below(random, 5);
+    return options;
+}
 
 static void world_create(World *world, uint64_t seed)
 {
     memset(world, 0, sizeof *world);
     store_create(&world->store, seed);
+}
+
+static void world_create_any(World *world, uint64_t seed)
+{
+    EngineOptions options = random_options(&seed);
+    memset(world, 0, sizeof *world);
+    store_create_with(&world->store, seed, &options);
+    world->any_options = true;
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -284,6 +324,9 @@ static void reopen(World *world, bool clean)
         world->lsns[i] = 0;
     }
     store_close(&world->store, clean);
+    /* Tables made under other settings stay readable. */
+    if (world->any_options && test_random_below(&world->store.random, 3) == 0)
+        world->store.options = random_options(&world->store.random);
     store_open(&world->store);
 }
 
@@ -344,20 +387,31 @@ static void random_action(World *world)
     }
 }
 
-static void run_model(uint64_t seed, int actions)
+/* In each run of the tests there is time for a few hundred actions with each; AIDB_ROUNDS says how many
+ * sets a release takes, with more. */
+#define OPTION_SETS 20
+
+static int option_sets(int *actions)
 {
-    World world;
-    world_create(&world, seed);
-    for (int i = 0; i < actions; i++)
-        random_action(&world);
-    check_all(&world);
-    store_destroy(&world.store);
+    const char *rounds = getenv("AIDB_ROUNDS");
+    *actions = rounds != NULL ? 5000 : 600;
+    return rounds != NULL ? atoi(rounds) : OPTION_SETS;
 }
 
 START_TEST(model_matches)
 {
     uint64_t seed = test_seed("model_matches") + (uint64_t)_i * 7919;
-    run_model(seed, 1500);
+    int actions;
+    World world;
+    (void)option_sets(&actions);
+    if (_i == 0)
+        world_create(&world, seed);
+    else
+        world_create_any(&world, seed);
+    for (int i = 0; i < actions; i++)
+        random_action(&world);
+    check_all(&world);
+    store_destroy(&world.store);
 }
 END_TEST
 
@@ -441,7 +495,8 @@ TCase *model_cases(void)
 {
     TCase *tests = tcase_create("model");
     tcase_set_timeout(tests, 0);
-    tcase_add_loop_test(tests, model_matches, 0, 6);
+    int actions;
+    tcase_add_loop_test(tests, model_matches, 0, option_sets(&actions));
     tcase_add_test(tests, many_starts_in_a_row);
     tcase_add_test(tests, verify_finds_nothing_in_a_sound_store);
     tcase_add_test(tests, a_missing_table_is_corruption);

@@ -57,14 +57,20 @@ void store_close(Store *store, bool clean)
     db_destroy(store->db);
 }
 
-void store_create(Store *store, uint64_t seed)
+void store_create_with(Store *store, uint64_t seed, const EngineOptions *options)
 {
     memset(store, 0, sizeof *store);
     store->random = seed;
-    store->options = small_options();
+    store->options = *options;
     store->directory = test_directory_create();
-    ok(db_create(store->directory, &store->options));
+    ok(db_create(store->directory, options));
     store_open(store);
+}
+
+void store_create(Store *store, uint64_t seed)
+{
+    EngineOptions options = small_options();
+    store_create_with(store, seed, &options);
 }
 
 void store_destroy(Store *store)

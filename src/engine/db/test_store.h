@@ -33,6 +33,7 @@ void store_open(Store *store);
 /* `clean`: as a stop does it; otherwise as a killed process leaves the files (everything written survives,
  * since the ring is a mapped file). */
 void store_close(Store *store, bool clean);
+void store_create_with(Store *store, uint64_t seed, const EngineOptions *options);
 /* Makes a directory with small options and opens it. */
 void store_create(Store *store, uint64_t seed);
 void store_destroy(Store *store);
