@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
 
 /* ---- requests -------------------------------------------------------------------------------- */
 

@@ -3,7 +3,6 @@
 
 #include "testlib/test_server.h"
 
-#include "config/settings.h"
 #include "engine/db/db.h"
 #include "io/io.h"
 

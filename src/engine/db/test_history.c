@@ -5,7 +5,6 @@
 
 #include "io/io.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 

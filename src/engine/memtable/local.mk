@@ -8,7 +8,13 @@ noinst_LTLIBRARIES += %D%/libmemtable.la
 	%D%/ranges.c
 
 check_PROGRAMS += %D%/memtable_test
-%C%_memtable_test_SOURCES = %D%/memtable_test.c
+%C%_memtable_test_SOURCES = \
+	%D%/memtable_test.c \
+	%D%/range_test.c \
+	%D%/room_test.c \
+	%D%/sharing_test.c \
+	%D%/test_memtable.c \
+	%D%/test_memtable.h
 %C%_memtable_test_LDADD = $(TEST_LIBS) $(MEMTABLE_LIBS) $(TEST_END_LIBS)
 
 # make src/engine/memtable/memtable_bench: inserts and gets a second, not built otherwise.
