@@ -44,9 +44,10 @@ typedef enum SlotKind {
     SLOT_WAL_WRITER,
     SLOT_FLUSHER,
     SLOT_COMPACTOR,
-    SLOT_BACKEND, /* a server's client */
-    SLOT_HOST,    /* a process that serves many clients, each of which has a slot too */
-    SLOT_THREAD   /* an embedding program's thread while it is inside a call */
+    SLOT_PREPARER, /* touches memory of the block cache ahead of readers */
+    SLOT_BACKEND,  /* a server's client */
+    SLOT_HOST,     /* a process that serves many clients, each of which has a slot too */
+    SLOT_THREAD    /* an embedding program's thread while it is inside a call */
 } SlotKind;
 
 /* What a holder must not be in for long; reported, with since when, by whoever looks. */

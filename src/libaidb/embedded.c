@@ -29,7 +29,7 @@
 #define POOL_SESSIONS 64u
 #define PENDING_MAX   256u
 #define CHUNK_ROOM    1024u /* of a chunk of rows, at first */
-#define THREADS_MAX   (2u + CONFIG_COMPACTORS_MAX)
+#define THREADS_MAX   (3u + CONFIG_COMPACTORS_MAX)
 
 typedef struct PoolPlace {
     _Alignas(PORT_CACHE_LINE) _Atomic uint32_t busy;
@@ -425,7 +425,7 @@ static void *worker_main(void *arg)
         Status status = db_step(worker->session, &wait_ms);
         if (status != AIDB_OK && wait_ms < 100)
             wait_ms = 100;
-        if (wait_ms > 0 && !atomic_load(&worker->owner->stop))
+        if (wait_ms != 0 && !atomic_load(&worker->owner->stop))
             latch_wait(slot, -1, wait_ms);
     }
     return NULL;
@@ -600,7 +600,7 @@ static Status start(Embedded *store, bool create)
     if (!db_exists(store->directory))
         RETURN_IF_FAILED(db_create(store->directory, &store->config.engine));
     uint32_t compactors = store->config.engine.compactors;
-    uint32_t slots = POOL_SESSIONS + 2 + compactors;
+    uint32_t slots = POOL_SESSIONS + 3 + compactors;
     RETURN_IF_FAILED(db_setup(store->directory, &store->config.engine, slots, false, &store->db));
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(store, &place));
@@ -611,6 +611,8 @@ static Status start(Embedded *store, bool create)
     RETURN_IF_FAILED(worker_start(store, SLOT_FLUSHER));
     for (uint32_t i = 0; i < compactors; i++)
         RETURN_IF_FAILED(worker_start(store, SLOT_COMPACTOR));
+    if (store->config.engine.huge_pages)
+        RETURN_IF_FAILED(worker_start(store, SLOT_PREPARER));
     return AIDB_OK;
 }
 

@@ -26,6 +26,10 @@
  * chunk is drained: its frames are unlinked, and each is PARKED once nobody fills it; when all are, the
  * chunk gets a stamp, and once that is past it is cut anew.
  *
+ * First touch. Where somebody prepares (cache_prepare), chunks that nobody used yet are touched by it, a few
+ * ahead of need: a huge page is cleared meanwhile, which takes a tenth of a millisecond, or several where
+ * a host has to find the memory first. A data block for which no chunk is ready gets no frame.
+ *
  * Locks: chain locks (by hash) and pool locks are never held together nor nested, so they have one
  * rank. Lookups take none. Nothing here waits for an epoch: who finds nothing free gets no frame.
  *
@@ -58,6 +62,8 @@
 #define SAMPLES          8u
 #define TURNOVER_MIN     16u    /* evictions between two looks at the other pools */
 #define CHUNK_KEPT_TICKS 65536u /* how long a drained chunk waits for the pool it was taken for */
+#define READY_MAX        8u     /* chunks touched ahead of need */
+#define PAGE_MIN         4096u
 
 typedef enum FrameState {
     FRAME_FREE = 0,
@@ -131,7 +137,7 @@ typedef struct Chunk {
     uint32_t parked; /* pool's lock: frames that have left the pool, and one for the drainer */
     uint32_t heir;   /* the pool that it is drained for */
     uint32_t ready_tick;
-    uint32_t next;  /* list of drained chunks; chunk lock */
+    uint32_t next;  /* list of drained or of ready chunks; chunk lock */
     uint64_t stamp; /* may be cut anew once past */
 } Chunk;
 
@@ -158,6 +164,9 @@ struct BlockCache {
     _Alignas(PORT_CACHE_LINE) Lock chunk_lock;
     uint32_t fresh;           /* chunks from here on were never used; chunk lock */
     uint32_t drained;         /* list; chunk lock */
+    uint32_t ready;           /* list: touched, but never used; chunk lock */
+    uint32_t ready_count;     /* chunk lock */
+    Slot *preparer;           /* who touches chunks; NULL: whoever uses them first; chunk lock */
     _Atomic bool chunks_left; /* worth taking the chunk lock */
 
     PaddedLock chain_locks[CHAIN_LOCKS];
@@ -318,6 +327,7 @@ BlockCache *cache_init(void *memory, size_t size, EpochDomain *epochs)
     for (uint32_t i = 0; i < CHAIN_LOCKS; i++)
         lock_init(&cache->chain_locks[i].lock, LOCK_RANK_CACHE, "cache chain");
     cache->drained = NONE;
+    cache->ready = NONE;
     atomic_store(&cache->chunks_left, true);
     atomic_store(&cache->clock, 0);
     return cache;
@@ -676,12 +686,16 @@ static bool evict_batch(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
 
-/* A chunk that nobody uses, or NONE. */
-static uint32_t take_chunk(BlockCache *cache, Slot *slot, uint32_t pool, uint32_t tick)
+/* A chunk that nobody uses, or NONE; *coming when one is to be had as soon as it was touched. `must`: one
+ * that nobody touched will do. */
+static uint32_t take_chunk(BlockCache *cache, Slot *slot, uint32_t pool, uint32_t tick, bool must,
+                           bool *coming)
 {
+    *coming = false;
     if (!atomic_load_explicit(&cache->chunks_left, memory_order_relaxed))
         return NONE;
     uint32_t taken = NONE;
+    Slot *preparer = NULL;
     lock_acquire(&cache->chunk_lock, slot);
     uint32_t *link = &cache->drained;
     while (*link != NONE) {
@@ -695,12 +709,53 @@ static uint32_t take_chunk(BlockCache *cache, Slot *slot, uint32_t pool, uint32_
         }
         link = &chunk->next;
     }
-    if (taken == NONE && cache->fresh < cache->chunk_count)
-        taken = cache->fresh++;
-    if (cache->fresh == cache->chunk_count && cache->drained == NONE)
+    if (taken == NONE && cache->ready != NONE) {
+        taken = cache->ready;
+        cache->ready = cache->chunks[taken].next;
+        cache->ready_count--;
+        preparer = cache->preparer;
+    } else if (taken == NONE && cache->fresh < cache->chunk_count) {
+        preparer = cache->preparer;
+        if (must || preparer == NULL)
+            taken = cache->fresh++;
+        else
+            *coming = true;
+    }
+    if (cache->fresh == cache->chunk_count && cache->drained == NONE && cache->ready == NONE)
         atomic_store_explicit(&cache->chunks_left, false, memory_order_relaxed);
     lock_release(&cache->chunk_lock, slot);
+    if (preparer != NULL)
+        latch_wake(preparer);
     return taken;
+}
+
+bool cache_prepare(BlockCache *cache, Slot *slot, bool *done)
+{
+    *done = cache->chunk_count == 0;
+    if (*done)
+        return false;
+    uint32_t taken = NONE;
+    lock_acquire(&cache->chunk_lock, slot);
+    cache->preparer = slot;
+    *done = cache->fresh == cache->chunk_count;
+    /* As many as are in use already: a program that reads little takes little memory. */
+    uint32_t used = cache->fresh - cache->ready_count;
+    if (!*done && cache->ready_count < (used < READY_MAX ? used : READY_MAX))
+        taken = cache->fresh++;
+    lock_release(&cache->chunk_lock, slot);
+    if (taken == NONE)
+        return false;
+    uint8_t *memory = cache->base + (size_t)taken * cache->chunk_units * UNIT;
+    size_t size = (size_t)cache->chunk_units * UNIT;
+    for (size_t at = 0; at < size; at += PAGE_MIN)
+        ((volatile uint8_t *)memory)[at] = 0;
+    lock_acquire(&cache->chunk_lock, slot);
+    cache->chunks[taken].next = cache->ready;
+    cache->ready = taken;
+    cache->ready_count++;
+    atomic_store_explicit(&cache->chunks_left, true, memory_order_relaxed);
+    lock_release(&cache->chunk_lock, slot);
+    return true;
 }
 
 /* Cuts a chunk that belongs to nobody else into frames of the pool. */
@@ -942,10 +997,14 @@ void cache_reserve(BlockCache *cache, Slot *slot, size_t size, CachePriority pri
     bool low = false;
     uint32_t at = take_free(cache, slot, pool, &low);
     if (low) {
-        uint32_t chunk = take_chunk(cache, slot, (uint32_t)(pool - cache->pools), tick);
+        /* Index blocks are read again by the next who comes; a class without frames has no others to evict. */
+        bool coming, must = priority == CACHE_INDEX ||
+                            atomic_load_explicit(&pool->chunks, memory_order_relaxed) == 0;
+        uint32_t chunk =
+            take_chunk(cache, slot, (uint32_t)(pool - cache->pools), tick, must, &coming);
         if (chunk != NONE) {
             assign_chunk(cache, slot, pool, chunk);
-        } else {
+        } else if (!coming) {
             if (evict_batch(cache, slot, pool, tick))
                 rebalance(cache, slot, pool, tick);
         }

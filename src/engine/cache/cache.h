@@ -56,6 +56,10 @@ void cache_reserve(BlockCache *cache, Slot *slot, size_t size, CachePriority pri
 Slice cache_publish(BlockCache *cache, Slot *slot, CacheFill *fill, uint64_t table, uint64_t offset,
                     size_t size);
 void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill);
+/* Touches memory ahead of its use, a chunk in each call, so that no reader waits while a huge page is cleared.
+ * False when there is nothing to do: `slot`'s latch is woken when there is, unless all is *done. Called by
+ * one thread all the time or not at all: from the first call on, data blocks get memory that it touched. */
+bool cache_prepare(BlockCache *cache, Slot *slot, bool *done);
 /* Drops the blocks of a table that was deleted (they would age out anyway). */
 void cache_forget(BlockCache *cache, Slot *slot, uint64_t table);
 void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, uint64_t *blocks);

@@ -13,6 +13,7 @@
 #include <check.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -451,6 +452,50 @@ START_TEST(forgotten_tables)
 }
 END_TEST
 
+/* With a thread that prepares, data blocks get memory that it touched, and nobody waits for it. */
+START_TEST(prepared_ahead)
+{
+    enum { SIZE = 70u << 20, BLOCKS = 30000 };
+    World world;
+    world_init(&world, SIZE);
+    Slot *slot = slot_claim(world.slots, 0, SLOT_THREAD);
+    Slot *preparer = slot_claim(world.slots, 1, SLOT_PREPARER);
+    uint64_t used, capacity, blocks;
+    bool done;
+    ck_assert(!cache_prepare(world.cache, preparer, &done)); /* nothing is in use yet */
+    ck_assert(!done);
+    /* The first block of a class need not wait; when its chunk is full data blocks do, others do not. */
+    uint64_t next = 0;
+    while (read_in_epoch(&world, slot, 1, next, 4096, CACHE_DATA) == FILLED)
+        next++;
+    ck_assert_uint_gt(next, 200);
+    ck_assert_uint_lt(next, 260);
+    ck_assert_int_eq(read_in_epoch(&world, slot, 2, 0, 9000, CACHE_DATA), FILLED);
+    latch_wait(preparer, -1, -1); /* returns: the preparer was woken */
+    ck_assert(cache_prepare(world.cache, preparer, &done));
+    ck_assert_int_eq(read_in_epoch(&world, slot, 1, next, 4096, CACHE_DATA), FILLED);
+    for (uint64_t i = 0; i < 1000; i++)
+        ck_assert_int_eq(read_in_epoch(&world, slot, 3, i, 4096, CACHE_INDEX), FILLED);
+    /* Never further ahead than is in use, nor than a few MiB. */
+    for (uint32_t ahead = 0; cache_prepare(world.cache, preparer, &done); ahead++)
+        ck_assert_uint_lt(ahead, 8);
+    for (uint64_t i = 0; i < BLOCKS; i++) {
+        (void)read_in_epoch(&world, slot, 4, i, 4096, CACHE_DATA);
+        if (i % 100 == 0)
+            (void)cache_prepare(world.cache, preparer, &done);
+    }
+    ck_assert(!cache_prepare(world.cache, preparer, &done));
+    ck_assert(done);
+    cache_usage(world.cache, &used, &capacity, &blocks);
+    printf("prepared ahead: %" PRIu64 " of %" PRIu64 " bytes used\n", used, capacity);
+    ck_assert_uint_gt(used, capacity / 10 * 9);
+    ck_assert_uint_eq(cache_lost_frames(world.cache), 0);
+    slot_release(slot);
+    slot_release(preparer);
+    world_deinit(&world);
+}
+END_TEST
+
 /* ---- many at once ----------------------------------------------------------------------------- */
 
 /* The size of a block follows from its place, so that every reader agrees on it. */
@@ -525,22 +570,50 @@ static void *work(void *arg)
     return NULL;
 }
 
+typedef struct Preparing {
+    World *world;
+    _Atomic bool stop;
+} Preparing;
+
+static void *prepare(void *arg)
+{
+    Preparing *preparing = arg;
+    Slot *slot = slot_claim(preparing->world->slots, SLOTS - 1, SLOT_PREPARER);
+    bool done = false;
+    while (!done && !atomic_load(&preparing->stop))
+        if (!cache_prepare(preparing->world->cache, slot, &done) && !done)
+            latch_wait(slot, -1, 1000);
+    slot_release(slot);
+    return NULL;
+}
+
+/* The last has somebody who prepares memory. */
 START_TEST(threads)
 {
     uint64_t seed = seed_of("threads");
     World world;
-    world_init(&world, _i == 0 ? 12u << 20 : 300u << 20); /* the second has shards */
+    world_init(&world, _i != 1 ? 12u << 20 : 300u << 20); /* the second has shards */
     enum { THREADS = 4 };
-    pthread_t ids[THREADS];
+    pthread_t ids[THREADS], preparer;
+    Preparing preparing = {.world = &world};
+    if (_i == 2)
+        ck_assert_int_eq(pthread_create(&preparer, NULL, prepare, &preparing), 0);
     Worker workers[THREADS];
     for (uint32_t i = 0; i < THREADS; i++) {
-        workers[i] = (Worker){.world = &world, .index = i, .seed = seed, .rounds = 4000};
+        workers[i] =
+            (Worker){.world = &world, .index = i, .seed = seed, .rounds = _i == 2 ? 1500 : 4000};
         ck_assert_int_eq(pthread_create(&ids[i], NULL, work, &workers[i]), 0);
     }
     for (uint32_t i = 0; i < THREADS; i++) {
         pthread_join(ids[i], NULL);
         ck_assert_uint_eq(workers[i].wrong, 0);
         ck_assert_uint_gt(workers[i].found, 0);
+    }
+    if (_i == 2) {
+        atomic_store(&preparing.stop, true);
+        latch_wake(&world.slots->slots[SLOTS - 1]);
+        pthread_join(preparer, NULL);
+        ck_assert_uint_eq(cache_lost_frames(world.cache), 0);
     }
     world_deinit(&world);
 }
@@ -591,10 +664,11 @@ static Suite *cache_suite(void)
     tcase_add_test(one, classes_change);
     tcase_add_test(one, exhaustion);
     tcase_add_test(one, forgotten_tables);
+    tcase_add_test(one, prepared_ahead);
     suite_add_tcase(suite, one);
     TCase *many = tcase_create("many readers");
     tcase_set_timeout(many, 300);
-    tcase_add_loop_test(many, threads, 0, 2);
+    tcase_add_loop_test(many, threads, 0, 3);
     tcase_add_test(many, processes);
     suite_add_tcase(suite, many);
     return suite;

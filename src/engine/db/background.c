@@ -1,6 +1,6 @@
 /*
- * background.c - duties: sync the log, flush memtables, compact; and the manual forms of the last
- * two, which run the same jobs in the caller's session.
+ * background.c - duties: sync the log, flush memtables, compact, touch the block cache's memory; and
+ * the manual forms of flushes and compactions, which run the same jobs in the caller's session.
  *
  * A job works on inputs that nobody else may take (sealed memtables under the flush lock; tables
  * marked `compacting` under the compaction lock), leaves an edit, and view_install makes it durable
@@ -524,6 +524,15 @@ static Status flusher_step(Session *session, int *wait_ms)
     return status == AIDB_CANCELED ? AIDB_OK : status;
 }
 
+static void preparer_step(Session *session, int *wait_ms)
+{
+    bool done;
+    if (cache_prepare(session->shared->cache, session->slot, &done))
+        *wait_ms = 0;
+    else if (done)
+        *wait_ms = -1;
+}
+
 Status db_step(Session *session, int *wait_ms)
 {
     *wait_ms = IDLE_MS;
@@ -535,6 +544,9 @@ Status db_step(Session *session, int *wait_ms)
         return flusher_step(session, wait_ms);
     case SLOT_COMPACTOR:
         return compactor_step(session, wait_ms);
+    case SLOT_PREPARER:
+        preparer_step(session, wait_ms);
+        return AIDB_OK;
     default:
         return status_set(AIDB_INTERNAL, "this session has no background duty");
     }

@@ -90,9 +90,9 @@ Status db_session_create_for(Db *db, Slot *slot, Session **session) MUST_CHECK;
 
 /* ---- background duties ----------------------------------------------------------------------- */
 
-/* One step of the duty of this session's kind (SLOT_WAL_WRITER, SLOT_FLUSHER, SLOT_COMPACTOR). Sets
- * *wait_ms: 0 = there is more to do at once; else latch_wait(slot, -1, *wait_ms) and step again; the
- * engine wakes the latch when work comes up. A compaction inside a step ends early when the slot's
+/* One step of the duty of this session's kind (SLOT_WAL_WRITER, SLOT_FLUSHER, SLOT_COMPACTOR,
+ * SLOT_PREPARER). Sets *wait_ms: 0 = there is more to do at once; else latch_wait(slot, -1, *wait_ms) and
+ * step again (-1: for an interrupt only); the engine wakes the latch when work comes up. A compaction inside a step ends early when the slot's
  * interrupt is set. A failed step is logged by the caller: AIDB_NO_SPACE and AIDB_IO of tables are
  * retried after *wait_ms, AIDB_FAILED means that the store must be reset. */
 Status db_step(Session *session, int *wait_ms) MUST_CHECK;
