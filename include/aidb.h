@@ -248,24 +248,28 @@ aidb_status aidb_property(aidb *db, const char *name, char **text);
  * ends backend N). */
 aidb_status aidb_control(aidb *db, const char *command, const aidb_range *range);
 
-/* One request that does not wait. Exactly one of `key` and `batch` is used: a null batch means a
- * get. `done` is called from within aidb_submit or aidb_wait, by the thread that called it, with
- * borrowed `value` (get) or `commit` (write); it must not call into this handle. */
+/* One request that does not wait. Exactly one of `key` (a get), `keys` (a multi-get) and `batch` (a
+ * write) is used. `done` is called from within aidb_submit or aidb_wait, by the thread that called it,
+ * with borrowed `value` (get), values (multi-get: as many as keys, as aidb_multi_get gives them; NULL
+ * unless the status is AIDB_OK) or `commit` (write); it must not call into this handle. */
 typedef struct aidb_request {
     aidb_key key;
+    const aidb_key *keys;
+    size_t key_count; /* of `keys`: 1 to 65,536 */
     const aidb_batch *batch;
     aidb_durability durability;
     void (*done)(void *arg, aidb_status status, const aidb_value *value, const aidb_commit *commit);
     void *arg;
 } aidb_request;
 
-/* Sends a request without waiting for its answer; key and batch may be reused on return. Answers
+/* Sends a request without waiting for its answer; keys and batch may be reused on return. Answers
  * come in the order of the requests. A server waits for durability once for all requests that
  * arrive together, so requests may be held back to go out together: aidb_wait sends them all. Answers
  * that have come are handed out on the way, and with 16,384 requests unanswered the call waits for some,
  * so that a program may submit without end: what piles up in the library is bounded. After
  * AIDB_OK `done` is called once, whatever happens to the connection, unless the handle is closed
- * before; after an error it is not. */
+ * before; after an error it is not. A multi-get is not asked for in parts, as aidb_multi_get does: when
+ * its values do not fit into one reply of a server its status is AIDB_LIMIT. */
 aidb_status aidb_submit(aidb *db, const aidb_request *request);
 
 /* Waits until at most `pending` submitted requests are unanswered. All of them are on their way when

@@ -42,6 +42,8 @@ typedef struct Content {
     bool rows;   /* a chunk of a scan */
 } Content;
 
+typedef enum Submitted { SUBMITTED_WRITE, SUBMITTED_GET, SUBMITTED_MULTI_GET } Submitted;
+
 typedef struct Program {
     Content content;
     aidb *db;
@@ -50,6 +52,7 @@ typedef struct Program {
     uint32_t submitted, answered;
     bool accepted[SUBMITTED_MAX]; /* aidb_submit said so */
     bool told[SUBMITTED_MAX];     /* of the outcome */
+    Submitted kinds[SUBMITTED_MAX];
 } Program;
 
 /* ---- the server ------------------------------------------------------------------------------- */
@@ -162,9 +165,10 @@ static void get(Program *program)
     aidb_free(value.data);
 }
 
+static const aidb_key keys[KEYS] = {{"a", 1}, {"b", 1}, {"c", 1}};
+
 static void multi_get(Program *program)
 {
-    aidb_key keys[KEYS] = {{"a", 1}, {"b", 1}, {"c", 1}};
     aidb_value values[KEYS] = {{0}};
     aidb_status status = aidb_multi_get(program->db, program->snapshot, KEYS, keys, values);
     fuzz_require(status != AIDB_OK || program->content.values);
@@ -279,18 +283,29 @@ static void answered(void *arg, aidb_status status, const aidb_value *value,
     asking->answered++;
     check(status);
     fuzz_require(commit == NULL || value == NULL);
-    if (value != NULL)
-        touch(value->data, value->size);
+    Submitted kind = asking->kinds[number];
+    if (kind == SUBMITTED_MULTI_GET) {
+        fuzz_require((value != NULL) == (status == AIDB_OK));
+        fuzz_require(value == NULL || asking->content.values);
+    }
+    for (size_t i = 0; value != NULL && i < (kind == SUBMITTED_MULTI_GET ? KEYS : 1); i++)
+        touch(value[i].data, value[i].size);
 }
 
-static void submit(Program *program, uint8_t how)
+static void submit(Program *program, Submitted kind)
 {
     if (program->submitted == SUBMITTED_MAX)
         return;
     uint32_t number = program->submitted++;
-    aidb_batch *batch = how % 2 == 0 ? make_batch() : NULL;
-    aidb_request request = {
-        .key = {"key", 3}, .batch = batch, .done = answered, .arg = (void *)(uintptr_t)number};
+    aidb_batch *batch = kind == SUBMITTED_WRITE ? make_batch() : NULL;
+    aidb_request request = {.batch = batch, .done = answered, .arg = (void *)(uintptr_t)number};
+    if (kind == SUBMITTED_GET)
+        request.key = (aidb_key){"key", 3};
+    if (kind == SUBMITTED_MULTI_GET) {
+        request.keys = keys;
+        request.key_count = KEYS;
+    }
+    program->kinds[number] = kind;
     program->accepted[number] = true; /* it may be answered inside the call */
     aidb_status status = aidb_submit(program->db, &request);
     check(status);
@@ -329,12 +344,14 @@ static void call(Program *program, uint8_t what)
         check(aidb_wait(program->db, what / 16));
         break;
     case 8:
+        submit(program, SUBMITTED_WRITE);
+        break;
     case 9:
-        submit(program, what);
+        submit(program, what / 16 % 2 == 0 ? SUBMITTED_GET : SUBMITTED_MULTI_GET);
         break;
     case 10:
         for (int i = 0; i < 8; i++)
-            submit(program, (uint8_t)i);
+            submit(program, (Submitted)(i % 3));
         break;
     default:
         iterate(program, what / 8);

@@ -137,20 +137,26 @@ static Status multi_get_step(Session *session, size_t count, const aidb_key *key
     return AIDB_OK;
 }
 
+static Status multi_get(Session *session, uint64_t snapshot, size_t count, const aidb_key *keys,
+                        aidb_value *values)
+{
+    uint64_t at;
+    RETURN_IF_FAILED(db_read_begin(session, snapshot, &at));
+    Status status = AIDB_OK;
+    for (size_t i = 0; status == AIDB_OK && i < count; i += MULTI_GET_STEP) {
+        size_t step = count - i < MULTI_GET_STEP ? count - i : MULTI_GET_STEP;
+        status = multi_get_step(session, step, keys + i, values + i);
+    }
+    db_read_end(session);
+    return status;
+}
+
 static Status embedded_multi_get(void *state, uint64_t snapshot, size_t count, const aidb_key *keys,
                                  aidb_value *values)
 {
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(state, &place));
-    uint64_t at;
-    Status status = db_read_begin(place->session, snapshot, &at);
-    if (status == AIDB_OK) {
-        for (size_t i = 0; status == AIDB_OK && i < count; i += MULTI_GET_STEP) {
-            size_t step = count - i < MULTI_GET_STEP ? count - i : MULTI_GET_STEP;
-            status = multi_get_step(place->session, step, keys + i, values + i);
-        }
-        db_read_end(place->session);
-    }
+    Status status = multi_get(place->session, snapshot, count, keys, values);
     session_return(place);
     return status;
 }
@@ -343,14 +349,39 @@ static Status submit_get(Embedded *store, PoolPlace *place, const aidb_request *
     return AIDB_OK;
 }
 
+static Status submit_multi_get(Embedded *store, PoolPlace *place, const aidb_request *request)
+{
+    size_t count = request->key_count;
+    aidb_value *values = calloc(count, sizeof *values);
+    if (values == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    Status status = answer_pending(store, place);
+    if (status == AIDB_OK) {
+        Status got = multi_get(place->session, DB_NOW, count, request->keys, values);
+        request->done(request->arg, got, got == AIDB_OK ? values : NULL, NULL);
+    }
+    for (size_t i = 0; i < count; i++)
+        free(values[i].data);
+    free(values);
+    return status;
+}
+
+static Status submit_one(Embedded *store, PoolPlace *place, const aidb_request *request)
+{
+    if (request->batch != NULL)
+        return submit_write(store, place, request);
+    if (request->keys != NULL)
+        return submit_multi_get(store, place, request);
+    return submit_get(store, place, request);
+}
+
 static Status embedded_submit(void *state, const aidb_request *request)
 {
     Embedded *store = state;
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(store, &place));
     pthread_mutex_lock(&store->pending_mutex);
-    Status status = request->batch != NULL ? submit_write(store, place, request)
-                                           : submit_get(store, place, request);
+    Status status = submit_one(store, place, request);
     pthread_mutex_unlock(&store->pending_mutex);
     session_return(place);
     return status;

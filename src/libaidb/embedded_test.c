@@ -520,6 +520,57 @@ START_TEST(submitted_requests_are_answered_in_order)
 }
 END_TEST
 
+/* Of three keys the first multi-get finds one, the second two. */
+static void check_many(void *arg, aidb_status status, const aidb_value *values,
+                       const aidb_commit *commit)
+{
+    unsigned *answers = arg;
+    ck_assert_int_eq(status, AIDB_OK);
+    ck_assert_ptr_null(commit);
+    for (unsigned i = 0; i < 3; i++) {
+        int there = i == 0 || (i == 1 && *answers > 0);
+        ck_assert_int_eq(values[i].lsn != 0, there);
+        ck_assert_uint_eq(values[i].size, there ? i : 0);
+    }
+    ++*answers;
+}
+
+START_TEST(submitted_multi_gets_see_what_was_submitted_before)
+{
+    const aidb_key keys[] = {{"a", 1}, {"b", 1}, {"c", 1}};
+    unsigned answers = 0;
+    uint64_t writes = 0;
+    const aidb_request ask = {.keys = keys, .key_count = 3, .done = check_many, .arg = &answers};
+    aidb_batch *batch = aidb_batch_create();
+    for (unsigned i = 0; i < 2; i++) {
+        aidb_batch_clear(batch);
+        ok(aidb_batch_put(batch, keys[i].data, keys[i].size, "v", i));
+        ok(aidb_submit(db, &(aidb_request){.batch = batch, .done = note_done, .arg = &writes}));
+        ok(aidb_submit(db, &ask));
+    }
+    ok(aidb_wait(db, 0));
+    ck_assert_uint_eq(writes, 2);
+    ck_assert_uint_eq(answers, 2);
+
+    aidb_request wrong = ask;
+    wrong.key_count = 0;
+    ck_assert_int_eq(aidb_submit(db, &wrong), AIDB_INVALID);
+    wrong.key_count = 65537;
+    ck_assert_int_eq(aidb_submit(db, &wrong), AIDB_LIMIT);
+    wrong = ask;
+    wrong.key = keys[0];
+    ck_assert_int_eq(aidb_submit(db, &wrong), AIDB_INVALID);
+    wrong = ask;
+    wrong.batch = batch;
+    ck_assert_int_eq(aidb_submit(db, &wrong), AIDB_INVALID);
+    wrong = ask;
+    wrong.keys = (const aidb_key[]){{"a", 1}, {"", 0}, {"c", 1}};
+    ck_assert_int_eq(aidb_submit(db, &wrong), AIDB_INVALID);
+    ck_assert_uint_eq(answers, 2);
+    aidb_batch_destroy(batch);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("embedded");
@@ -537,6 +588,7 @@ int main(void)
     tcase_add_test(all, a_killed_program_loses_nothing_it_wrote);
     tcase_add_test(all, wrong_arguments_are_told);
     tcase_add_test(all, submitted_requests_are_answered_in_order);
+    tcase_add_test(all, submitted_multi_gets_see_what_was_submitted_before);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

@@ -120,6 +120,13 @@ static Status check_key(const void *key, size_t size)
     return AIDB_OK;
 }
 
+static Status check_keys(const aidb_key *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        RETURN_IF_FAILED(check_key(keys[i].data, keys[i].size));
+    return AIDB_OK;
+}
+
 static Status check_value(const void *value, size_t size)
 {
     if (value == NULL && size > 0)
@@ -202,8 +209,7 @@ aidb_status aidb_multi_get(aidb *db, const aidb_snapshot *snapshot, size_t count
         values[i].size = 0;
         values[i].lsn = 0;
     }
-    for (size_t i = 0; i < count; i++)
-        RETURN_IF_FAILED(check_key(keys[i].data, keys[i].size));
+    RETURN_IF_FAILED(check_keys(keys, count));
     Status status = db->driver->multi_get(db->state, snapshot_lsn(snapshot), count, keys, values);
     for (size_t i = 0; status != AIDB_OK && i < count; i++) { /* it may have got half way */
         values[i].size = 0;
@@ -453,15 +459,27 @@ aidb_status aidb_control(aidb *db, const char *command, const aidb_range *range)
 
 /* ---- requests that do not wait --------------------------------------------------------------- */
 
+static Status check_submitted_keys(const aidb_key *keys, size_t count)
+{
+    if (count == 0)
+        return status_set(AIDB_INVALID, "the multi-get has no keys");
+    if (count > MULTI_GET_MAX)
+        return status_set(AIDB_LIMIT, "the multi-get has %zu keys, more than %u", count,
+                          MULTI_GET_MAX);
+    return check_keys(keys, count);
+}
+
 aidb_status aidb_submit(aidb *db, const aidb_request *request)
 {
     RETURN_IF_FAILED(handle_enter(db));
     if (request == NULL || request->done == NULL)
         return status_set(AIDB_INVALID, "the request or its function is NULL");
-    if (request->batch == NULL)
+    if ((request->key.data != NULL) + (request->keys != NULL) + (request->batch != NULL) > 1)
+        return status_set(AIDB_INVALID, "a request has a key, keys or a batch, only one of them");
+    if (request->keys != NULL)
+        RETURN_IF_FAILED(check_submitted_keys(request->keys, request->key_count));
+    else if (request->batch == NULL)
         RETURN_IF_FAILED(check_key(request->key.data, request->key.size));
-    else if (request->key.data != NULL)
-        return status_set(AIDB_INVALID, "a request has a key or a batch, not both");
     RETURN_IF_FAILED(check_durability(request->durability));
     return db->driver->submit(db->state, request);
 }

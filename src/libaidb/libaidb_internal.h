@@ -16,7 +16,8 @@
 #include "engine/base/base.h"
 #include <aidb.h>
 
-#define SNAPSHOT_NOW 0u /* as a snapshot: the newest visible LSN */
+#define SNAPSHOT_NOW  0u     /* as a snapshot: the newest visible LSN */
+#define MULTI_GET_MAX 65536u /* keys of one request to a server, and of one that is submitted */
 
 /*
  * The rows that one call of `scan` read, in the order of the scan. A row stands in `bytes` at

@@ -22,6 +22,7 @@
 #define CONNECT_TIMEOUT_MS 10000
 #define PENDING_MAX        16384u /* power of two */
 #define FIRST_ROWS         32u    /* a round trip costs more than these */
+#define ROW_KEEP_SIZE      ((size_t)64 << 10)
 
 typedef void (*DoneFunction)(void *arg, aidb_status status, const aidb_value *value,
                              const aidb_commit *commit);
@@ -29,6 +30,7 @@ typedef void (*DoneFunction)(void *arg, aidb_status status, const aidb_value *va
 /* A request whose reply nobody waits for by itself. */
 typedef struct Pending {
     uint64_t id;
+    uint32_t key_count; /* of a multi-get, else 0 */
     bool is_write;
     DoneFunction done; /* NULL: the reply is of no interest */
     void *arg;
@@ -40,6 +42,9 @@ typedef struct Remote {
     Pending *pending; /* ring of PENDING_MAX, made at the first use */
     size_t pending_first;
     size_t pending_count;
+    Buffer row;         /* the keys of a multi-get on their way into a request */
+    aidb_value *values; /* what `done` of a submitted one gets; room for the largest so far */
+    size_t value_room;
 } Remote;
 
 /* ---- replies --------------------------------------------------------------------------------- */
@@ -91,10 +96,40 @@ static Status take_value(Remote *remote, const Message *reply, aidb_value *value
     return reply->version != 0 ? AIDB_OK : AIDB_NOT_FOUND;
 }
 
+/* The next value of a row of them, borrowed. */
+static bool next_value(Slice row, size_t *cursor, aidb_value *value)
+{
+    bool damaged;
+    Slice data;
+    if (!value_row_next(row, cursor, &value->lsn, &data, &damaged))
+        return false;
+    value->data = (void *)(uintptr_t)data.data;
+    value->size = data.size;
+    value->capacity = 0;
+    return true;
+}
+
+static Status settle_multi_get(Remote *remote, const Pending *pending, const Message *reply)
+{
+    Status status = AIDB_OK;
+    size_t cursor = 0, i = 0;
+    if (reply->type == MESSAGE_VALUES)
+        while (i < pending->key_count && next_value(reply->row, &cursor, &remote->values[i]))
+            i++;
+    if (reply->type == MESSAGE_ERROR)
+        status = error_take(reply);
+    else if (i < pending->key_count || cursor != reply->row.size)
+        status = unexpected(remote, reply);
+    pending->done(pending->arg, status, status == AIDB_OK ? remote->values : NULL, NULL);
+    return status == AIDB_PROTOCOL ? status : AIDB_OK;
+}
+
 static Status settle_one(Remote *remote, const Pending *pending, const Message *reply)
 {
     if (pending->done == NULL)
         return AIDB_OK;
+    if (pending->key_count > 0)
+        return settle_multi_get(remote, pending, reply);
     if (pending->is_write) {
         aidb_commit commit = {0};
         Status status = take_commit(remote, reply, &commit);
@@ -133,7 +168,7 @@ static void abandon_pending(Remote *remote, Status status)
         if (pending.is_write)
             pending.done(pending.arg, write_unknown(), NULL, &commit);
         else
-            pending.done(pending.arg, status, &value, NULL);
+            pending.done(pending.arg, status, pending.key_count == 0 ? &value : NULL, NULL);
     }
     (void)status_set(status, "%s", reason);
 }
@@ -249,34 +284,39 @@ static void snapshot_release(Remote *remote, uint64_t lsn)
 static Status take_values(Remote *remote, const Message *reply, size_t count, aidb_value *values)
 {
     size_t cursor = 0, i = 0;
-    bool damaged = false;
-    uint64_t version;
-    Slice value;
-    for (; i < count && value_row_next(reply->row, &cursor, &version, &value, &damaged); i++)
-        RETURN_IF_FAILED(libaidb_value_set(&values[i], value, version));
+    aidb_value value;
+    for (; i < count && next_value(reply->row, &cursor, &value); i++)
+        RETURN_IF_FAILED(
+            libaidb_value_set(&values[i], slice_make(value.data, value.size), value.lsn));
     if (i < count || cursor != reply->row.size)
         return unexpected(remote, reply);
     return AIDB_OK;
 }
 
-/* Keys of one request; more, or values that do not fit into one reply, are asked for in parts. */
-#define MULTI_GET_MAX 65536u
+/* A request for at most MULTI_GET_MAX keys; it borrows from remote->row. */
+static Status multi_get_message(Remote *remote, uint64_t snapshot, size_t count,
+                                const aidb_key *keys, Message *request)
+{
+    buffer_clear(&remote->row);
+    if (remote->row.capacity > ROW_KEEP_SIZE)
+        buffer_deinit(&remote->row);
+    for (size_t i = 0; i < count; i++)
+        RETURN_IF_FAILED(buffer_append_slice(&remote->row, slice_make(keys[i].data, keys[i].size)));
+    *request = (Message){.type = MESSAGE_MULTI_GET,
+                         .snapshot = snapshot,
+                         .count = count,
+                         .row = buffer_slice(&remote->row)};
+    return AIDB_OK;
+}
 
+/* More keys, or values that do not fit into one reply, are asked for in parts. */
 static Status multi_get_once(Remote *remote, uint64_t snapshot, size_t count, const aidb_key *keys,
                              aidb_value *values)
 {
-    Buffer row = {0};
-    Status status = AIDB_OK;
-    for (size_t i = 0; i < count; i++)
-        OUT_IF_FAILED(buffer_append_slice(&row, slice_make(keys[i].data, keys[i].size)));
-    Message request = {
-        .type = MESSAGE_MULTI_GET, .snapshot = snapshot, .count = count, .row = buffer_slice(&row)};
-    Message reply;
-    OUT_IF_FAILED(call_for(remote, &request, MESSAGE_VALUES, &reply));
-    status = take_values(remote, &reply, count, values);
-out:
-    buffer_deinit(&row);
-    return status;
+    Message request, reply;
+    RETURN_IF_FAILED(multi_get_message(remote, snapshot, count, keys, &request));
+    RETURN_IF_FAILED(call_for(remote, &request, MESSAGE_VALUES, &reply));
+    return take_values(remote, &reply, count, values);
 }
 
 /* Halves the keys until each part fits. The depth is at most the number of bits of `count`. */
@@ -408,18 +448,45 @@ static Status remote_write(void *state, const Batch *batch, aidb_durability dura
     return remote_end(remote, status);
 }
 
+/* Makes room for the values of a submitted multi-get before it is sent, so that taking them cannot fail. */
+static Status reserve_values(Remote *remote, size_t count)
+{
+    if (count <= remote->value_room)
+        return AIDB_OK;
+    aidb_value *values = realloc(remote->values, count * sizeof *values);
+    if (values == NULL)
+        return status_set(AIDB_NO_MEMORY, "out of memory");
+    remote->values = values;
+    remote->value_room = count;
+    return AIDB_OK;
+}
+
+static Status submit_message(Remote *remote, const aidb_request *request, Message *message)
+{
+    if (request->keys != NULL) {
+        RETURN_IF_FAILED(reserve_values(remote, request->key_count));
+        return multi_get_message(remote, SNAPSHOT_NOW, request->key_count, request->keys, message);
+    }
+    if (request->batch != NULL)
+        *message = write_message(libaidb_batch(request->batch), request->durability);
+    else
+        *message =
+            (Message){.type = MESSAGE_GET, .key = slice_make(request->key.data, request->key.size)};
+    return AIDB_OK;
+}
+
 static Status remote_submit(void *state, const aidb_request *request)
 {
     Remote *remote = remote_begin(state);
-    Message message = {.type = MESSAGE_GET,
-                       .key = slice_make(request->key.data, request->key.size)};
-    if (request->batch != NULL)
-        message = write_message(libaidb_batch(request->batch), request->durability);
+    Message message;
     Status status = reserve_pending(remote);
+    if (status == AIDB_OK)
+        status = submit_message(remote, request, &message);
     if (status == AIDB_OK)
         status = client_send(remote->client, &message);
     if (status == AIDB_OK) {
         Pending pending = {.id = message.id,
+                           .key_count = request->keys != NULL ? (uint32_t)request->key_count : 0,
                            .is_write = request->batch != NULL,
                            .done = request->done,
                            .arg = request->arg};
@@ -485,6 +552,8 @@ static Status remote_close(void *state, bool foreign)
     if (!foreign)
         pthread_mutex_destroy(&remote->mutex);
     client_close(remote->client);
+    buffer_deinit(&remote->row);
+    free(remote->values);
     free(remote->pending);
     free(remote);
     return AIDB_OK;

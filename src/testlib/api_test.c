@@ -177,6 +177,84 @@ START_TEST(replies_do_not_pile_up)
 END_TEST
 #endif
 
+typedef struct ManyAnswers {
+    int answers;
+    aidb_status last;
+    int found;
+} ManyAnswers;
+
+static void on_values(void *arg, aidb_status status, const aidb_value *values,
+                      const aidb_commit *commit)
+{
+    ManyAnswers *many = arg;
+    ck_assert_ptr_null(commit);
+    ck_assert_int_eq(values != NULL, status == AIDB_OK);
+    many->last = status;
+    many->answers++;
+    for (int i = 0; values != NULL && i < 3; i++) {
+        many->found += values[i].lsn != 0;
+        ck_assert_uint_eq(values[i].size, values[i].lsn != 0 ? 5 : 0);
+        if (values[i].lsn != 0)
+            ck_assert_mem_eq(values[i].data, "value", 5);
+    }
+}
+
+START_TEST(multi_gets_are_submitted)
+{
+    enum { ROUNDS = 300, LARGE = 1 << 20, TIMES = 80 };
+    aidb *db;
+    ck_assert_int_eq(aidb_open(unix_uri, NULL, &db), AIDB_OK);
+    const aidb_key keys[] = {{"a", 1}, {"b", 1}, {"c", 1}};
+    ManyAnswers many = {0};
+    Answers answers = {0};
+    aidb_batch *batch = aidb_batch_create();
+    for (int i = 0; i < ROUNDS; i++) { /* b comes and goes */
+        aidb_batch_clear(batch);
+        if (i % 2 == 0)
+            ck_assert_int_eq(aidb_batch_put(batch, "b", 1, "value", 5), AIDB_OK);
+        else
+            ck_assert_int_eq(aidb_batch_delete(batch, "b", 1), AIDB_OK);
+        aidb_request request = {.batch = batch, .done = on_answer, .arg = &answers};
+        ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+        request = (aidb_request){.keys = keys, .key_count = 3, .done = on_values, .arg = &many};
+        ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+    }
+    ck_assert_int_eq(aidb_wait(db, 0), AIDB_OK);
+    ck_assert_int_eq(answers.count, ROUNDS);
+    ck_assert_int_eq(many.answers, ROUNDS);
+    ck_assert_int_eq(many.last, AIDB_OK);
+    ck_assert_int_eq(many.found, ROUNDS / 2);
+
+    /* Values for which one reply has no room: this one is told, those behind it are answered. */
+    void *large = calloc(1, LARGE);
+    ck_assert_ptr_nonnull(large);
+    ck_assert_int_eq(aidb_put(db, "large", 5, large, LARGE), AIDB_OK);
+    free(large);
+    aidb_key often[TIMES];
+    for (int i = 0; i < TIMES; i++)
+        often[i] = (aidb_key){"large", 5};
+    ManyAnswers too_large = {0};
+    aidb_request request = {
+        .keys = often, .key_count = TIMES, .done = on_values, .arg = &too_large};
+    ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+    request = (aidb_request){.keys = keys, .key_count = 3, .done = on_values, .arg = &many};
+    ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+    ck_assert_int_eq(aidb_wait(db, 0), AIDB_OK);
+    ck_assert_int_eq(too_large.last, AIDB_LIMIT);
+    ck_assert_int_eq(many.answers, ROUNDS + 1);
+    aidb_batch_destroy(batch);
+
+    /* A multi-get that waits does not disturb what was submitted before it. */
+    aidb_value values[3] = {0};
+    ck_assert_int_eq(aidb_submit(db, &request), AIDB_OK);
+    ck_assert_int_eq(aidb_multi_get(db, NULL, 3, keys, values), AIDB_OK);
+    ck_assert_int_eq(many.answers, ROUNDS + 2);
+    for (int i = 0; i < 3; i++)
+        aidb_free(values[i].data);
+    ck_assert_int_eq(aidb_close(db), AIDB_OK);
+}
+END_TEST
+
 START_TEST(an_iterator_walks_many_chunks)
 {
     enum { COUNT = 3000 };
@@ -249,6 +327,7 @@ END_TEST
 void add_api_tests(TCase *tests)
 {
     tcase_add_loop_test(tests, the_api_over_a_server, 0, 2);
+    tcase_add_test(tests, multi_gets_are_submitted);
     tcase_add_test(tests, an_iterator_walks_many_chunks);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     tcase_add_test(tests, replies_do_not_pile_up);
