@@ -993,8 +993,14 @@ START_TEST(run_batches_and_pipelines)
     ck_assert_uint_eq(row_of(&o, 2, "ycsbd").ops, 1001);
     ck_assert_uint_eq(row_of(&o, 3, "ycsbf").found, 1001);
     outcome_deinit(&o);
-    o = run_line(test_store, "--num 1001 --pipeline 8 --batch 3 --workloads overwrite");
+    o = run_line(test_store,
+                 "--num 1001 --pipeline 8 --batch 3 --workloads overwrite,readrandom,readmissing");
     ck_assert_uint_eq(row_of(&o, 0, "overwrite").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").ops, 1001); /* the last multi-get has two keys */
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").found, 1001);
+    ck_assert_uint_eq(row_of(&o, 1, "readrandom").bytes, 1001 * 116);
+    ck_assert_uint_eq(row_of(&o, 2, "readmissing").ops, 1001);
+    ck_assert_uint_eq(row_of(&o, 2, "readmissing").found, 0);
     outcome_deinit(&o);
 }
 END_TEST

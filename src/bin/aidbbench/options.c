@@ -579,7 +579,7 @@ void options_print_help(FILE *out)
           "How:\n"
           "  --threads N            (1)\n"
           "  --connections N        to a server, shared out among the threads (one each)\n"
-          "  --pipeline N           gets or writes that a connection sends before it waits; on a\n"
+          "  --pipeline N           requests that a connection sends before it waits; on a\n"
           "                         directory with one thread only (1)\n"
           "  --batch N              operations of a write, keys of a multi-get; not in ycsb (1)\n"
           "  --seek-nexts N         steps after each seek in seekrandom (0)\n"

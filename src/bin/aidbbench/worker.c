@@ -6,11 +6,11 @@
  * an operation is made up are part of its latency, as in db_bench); nothing is allocated; values are
  * borrowed from a pool.
  *
- * There are three ways to carry operations out. One by one, each waits for its answer. Batched, N
- * operations are one write or one multi-get and have one latency. Pipelined, a connection gets a
- * burst of requests and the next burst when all are answered; a worker with several connections goes
- * round them, so that each has a burst under way while the worker serves another. A pipelined
- * request's latency is the time from the sending of its burst to its own answer.
+ * A request is one operation or, batched, N of them: one write or one multi-get, with one latency.
+ * There are two ways to carry requests out. One by one, each waits for its answer. Pipelined, a
+ * connection gets a burst of requests and the next burst when all are answered; a worker with several
+ * connections goes round them, so that each has a burst under way while the worker serves another. A
+ * pipelined request's latency is the time from the sending of its burst to its own answer.
  */
 #include "config.h"
 #include "bin/aidbbench/worker.h"
@@ -21,6 +21,35 @@
 
 /* The sleep of a rate-limited writer is not worth a system call below this. */
 #define WRITER_AHEAD_NS UINT64_C(2000000)
+
+/* Whether an operation is a multi-get of several keys. */
+static bool reads_batches(const Worker *worker)
+{
+    const Workload *workload = worker->workload;
+    return worker->bench->options->batch > 1 && workload->reads && workload->mix == NULL &&
+           !workload->one_by_one && !worker->beside;
+}
+
+/* Whether it is a write of several. */
+static bool writes_batches(const Worker *worker)
+{
+    const Workload *workload = worker->workload;
+    return worker->bench->options->batch > 1 && !workload->reads && workload->mix == NULL;
+}
+
+static bool init_multi_get(Worker *worker)
+{
+    size_t count = worker->bench->options->batch;
+    worker->keys = calloc(count, sizeof *worker->keys);
+    worker->values = calloc(count, sizeof *worker->values);
+    worker->key_bytes = malloc(count * worker->key_size);
+    if (worker->keys == NULL || worker->values == NULL || worker->key_bytes == NULL)
+        return false;
+    key_init(worker->key_bytes, count * worker->key_size);
+    for (size_t i = 0; i < count; i++)
+        worker->keys[i] = (aidb_key){worker->key_bytes + i * worker->key_size, worker->key_size};
+    return true;
+}
 
 bool worker_init(Worker *worker)
 {
@@ -33,7 +62,7 @@ bool worker_init(Worker *worker)
     if (worker->key == NULL || worker->batch == NULL)
         return false;
     key_init(worker->key, worker->key_size);
-    return true;
+    return !reads_batches(worker) || init_multi_get(worker);
 }
 
 void worker_deinit(Worker *worker)
@@ -41,6 +70,14 @@ void worker_deinit(Worker *worker)
     free(worker->key);
     aidb_batch_destroy(worker->batch);
     aidb_free(worker->value.data);
+    for (size_t i = 0; worker->values != NULL && i < worker->bench->options->batch; i++)
+        aidb_free(worker->values[i].data);
+    free(worker->values);
+    free(worker->keys);
+    free(worker->key_bytes);
+    worker->values = NULL;
+    worker->keys = NULL;
+    worker->key_bytes = NULL;
     worker->key = NULL;
     worker->batch = NULL;
     worker->value = (aidb_value){0};
@@ -316,54 +353,41 @@ static void run_batched_writes(Worker *worker)
     }
 }
 
-static aidb_status multi_get(Worker *worker, uint64_t ops, aidb_key *keys, uint8_t *bytes,
-                             aidb_value *values)
+/* Fills the worker's keys with those of the next operations, all of them gets. */
+static uint64_t fill_keys(Worker *worker)
 {
+    uint64_t ops = batch_size(worker);
     for (uint64_t i = 0; i < ops; i++) {
         Operation operation;
         worker->next(worker, &operation);
         worker->issued++;
-        uint8_t *key = bytes + i * worker->key_size;
-        key_encode_shaped(key, worker->key_size, operation.key, worker->bench->options->key_shape);
-        keys[i] = (aidb_key){key, worker->key_size};
+        key_encode_shaped(worker->key_bytes + i * worker->key_size, worker->key_size, operation.key,
+                          worker->bench->options->key_shape);
     }
-    aidb_status status = aidb_multi_get(next_connection(worker), NULL, ops, keys, values);
-    for (uint64_t i = 0; status == AIDB_OK && i < ops; i++) {
+    return ops;
+}
+
+static void count_values(Worker *worker, uint64_t ops, const aidb_value *values)
+{
+    for (uint64_t i = 0; i < ops; i++) {
         if (values[i].lsn != 0)
             count_found(worker, &values[i]);
     }
-    return status;
 }
 
 static void run_batched_reads(Worker *worker)
 {
-    uint64_t batch = worker->bench->options->batch;
-    aidb_key *keys = calloc(batch, sizeof *keys);
-    aidb_value *values = calloc(batch, sizeof *values);
-    uint8_t *bytes = malloc(batch * worker->key_size);
-    if (keys == NULL || values == NULL || bytes == NULL) {
-        worker->status = AIDB_NO_MEMORY;
-        snprintf(worker->error, sizeof worker->error, "no memory for batches of %llu keys",
-                 (unsigned long long)batch);
-        fail(worker, AIDB_NO_MEMORY);
-        goto out;
-    }
-    key_init(bytes, batch * worker->key_size);
     while (more(worker)) {
-        uint64_t ops = batch_size(worker);
-        aidb_status status = multi_get(worker, ops, keys, bytes, values);
+        uint64_t ops = fill_keys(worker);
+        aidb_status status =
+            aidb_multi_get(next_connection(worker), NULL, ops, worker->keys, worker->values);
         if (status != AIDB_OK) {
             fail(worker, status);
             break;
         }
+        count_values(worker, ops, worker->values);
         finish(worker, ops);
     }
-out:
-    for (uint64_t i = 0; values != NULL && i < batch; i++)
-        aidb_free(values[i].data);
-    free(values);
-    free(keys);
-    free(bytes);
 }
 
 /* --- Pipelined ------------------------------------------------------------------------------- */
@@ -390,6 +414,21 @@ static void get_done(void *arg, aidb_status status, const aidb_value *value,
     request_done(connection, status == AIDB_NOT_FOUND ? AIDB_OK : status, 1);
 }
 
+/* Answers come in order and all multi-gets are full but the last one of a worker, so what is under way
+ * tells how many keys this one had. */
+static void multi_get_done(void *arg, aidb_status status, const aidb_value *value,
+                           const aidb_commit *commit)
+{
+    (void)commit;
+    Connection *connection = arg;
+    uint64_t batch = connection->worker->bench->options->batch;
+    uint64_t ops = connection->keys < batch ? connection->keys : batch;
+    connection->keys -= ops;
+    if (status == AIDB_OK)
+        count_values(connection->worker, ops, value);
+    request_done(connection, status, ops);
+}
+
 static void write_done(void *arg, aidb_status status, const aidb_value *value,
                        const aidb_commit *commit)
 {
@@ -410,8 +449,14 @@ static void batch_done(void *arg, aidb_status status, const aidb_value *value,
 static aidb_status send_request(Worker *worker, Connection *connection)
 {
     aidb_request request = {.durability = durability(worker), .arg = connection};
-    if (worker->bench->options->batch > 1 && worker->workload->mix == NULL &&
-        !worker->workload->reads) {
+    if (reads_batches(worker)) {
+        request.keys = worker->keys;
+        request.key_count = fill_keys(worker);
+        request.done = multi_get_done;
+        connection->keys += request.key_count;
+        return aidb_submit(connection->db, &request);
+    }
+    if (writes_batches(worker)) {
         uint64_t ops;
         aidb_status status = fill_batch(worker, &ops);
         if (status != AIDB_OK)
@@ -524,15 +569,13 @@ static void run_operations(Worker *worker)
 {
     const Options *options = worker->bench->options;
     const Workload *workload = worker->workload;
-    bool several = options->pipeline > 1 || worker->connection_count > 1;
-    bool batched = options->batch > 1 && workload->mix == NULL && !workload->one_by_one;
     if (workload->one_by_one || worker->beside)
         run_one_by_one(worker);
-    else if (batched && workload->reads)
-        run_batched_reads(worker);
-    else if (several)
+    else if (options->pipeline > 1 || worker->connection_count > 1)
         run_pipelined(worker);
-    else if (batched)
+    else if (reads_batches(worker))
+        run_batched_reads(worker);
+    else if (writes_batches(worker))
         run_batched_writes(worker);
     else
         run_one_by_one(worker);

@@ -43,6 +43,7 @@ typedef struct Connection {
     struct Worker *worker;
     uint64_t sent_ns; /* when the burst that is under way was sent */
     uint64_t inserts; /* in that burst */
+    uint64_t keys;    /* of multi-gets that are under way */
 } Connection;
 
 typedef struct Worker {
@@ -68,6 +69,9 @@ typedef struct Worker {
     uint8_t *key;
     aidb_batch *batch;
     aidb_value value;
+    aidb_key *keys; /* of a multi-get, with their bytes; NULL when the workload has none */
+    aidb_value *values;
+    uint8_t *key_bytes;
     size_t next_connection;
 
     /* Results, valid when the thread has ended. */
