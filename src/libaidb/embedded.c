@@ -286,6 +286,8 @@ static Status embedded_write(void *state, const Batch *batch, aidb_durability du
     Status status = write_visible(place, batch, commit, &end);
     if (status == AIDB_OK)
         status = db_wait(place->session, end, durability);
+    if (status == AIDB_UNKNOWN)
+        status = libaidb_write_unknown();
     session_return(place);
     return status;
 }
@@ -296,6 +298,8 @@ static Status answer_pending(Embedded *store, PoolPlace *place)
     if (store->pending_count == 0)
         return AIDB_OK;
     Status status = db_wait(place->session, store->pending_end, store->pending_durability);
+    if (status == AIDB_UNKNOWN)
+        status = libaidb_write_unknown();
     for (size_t i = 0; i < store->pending_count; i++)
         if (store->pending[i].done != NULL)
             store->pending[i].done(store->pending[i].arg, status, NULL, &store->pending[i].commit);

@@ -284,6 +284,19 @@ aidb_status aidb_write(aidb *db, const aidb_batch *batch, aidb_durability durabi
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
+Status libaidb_write_unknown(void)
+{
+    char reason[512];
+    size_t size = strlen(status_message());
+    if (size >= sizeof reason)
+        size = sizeof reason - 1;
+    memcpy(reason, status_message(), size);
+    reason[size] = '\0';
+    (void)status_set(AIDB_UNKNOWN, "the outcome of the write is not known: %s", reason);
+    status_hint("Open the store again and read to see whether it was done.");
+    return AIDB_UNKNOWN;
+}
+
 const Batch *libaidb_batch(const aidb_batch *batch)
 {
     return &batch->batch;

@@ -91,5 +91,7 @@ Status remote_open(const char *uri, const aidb_option *options, const Driver **d
 Status libaidb_value_set(aidb_value *value, Slice data, uint64_t lsn) MUST_CHECK;
 /* What a handle's batch holds: batches are opaque to the public only. */
 const Batch *libaidb_batch(const aidb_batch *batch);
+/* What a lost connection or a failed log means for a write: AIDB_UNKNOWN, for the reason that is recorded. */
+Status libaidb_write_unknown(void) MUST_CHECK;
 
 #endif

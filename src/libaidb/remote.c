@@ -49,20 +49,6 @@ typedef struct Remote {
 
 /* ---- replies --------------------------------------------------------------------------------- */
 
-/* What a lost connection means for a write that was sent. */
-static Status write_unknown(void)
-{
-    char reason[512];
-    size_t size = strlen(status_message());
-    if (size >= sizeof reason)
-        size = sizeof reason - 1;
-    memcpy(reason, status_message(), size);
-    reason[size] = '\0';
-    (void)status_set(AIDB_UNKNOWN, "the outcome of the write is not known: %s", reason);
-    status_hint("Open the store again and read to see whether it was done.");
-    return AIDB_UNKNOWN;
-}
-
 static Status unexpected(Remote *remote, const Message *reply)
 {
     (void)status_set(AIDB_PROTOCOL, "the server answered with %s where that makes no sense",
@@ -166,7 +152,7 @@ static void abandon_pending(Remote *remote, Status status)
         aidb_commit commit = {0};
         aidb_value value = {0};
         if (pending.is_write)
-            pending.done(pending.arg, write_unknown(), NULL, &commit);
+            pending.done(pending.arg, libaidb_write_unknown(), NULL, &commit);
         else
             pending.done(pending.arg, status, pending.key_count == 0 ? &value : NULL, NULL);
     }
@@ -437,13 +423,13 @@ static Status remote_write(void *state, const Batch *batch, aidb_durability dura
     if (status == AIDB_OK) {
         status = await(remote, request.id, 0, &reply);
         if (status != AIDB_OK)
-            status = write_unknown();
+            status = libaidb_write_unknown();
         else
             status = take_commit(remote, &reply, commit);
     } else if (request.id != 0 && status != AIDB_LIMIT && status != AIDB_NO_MEMORY) {
         /* Broken while it was being sent, or before: only an earlier failure is sure to mean not sent,
          * and that is not told apart. */
-        status = write_unknown();
+        status = libaidb_write_unknown();
     }
     return remote_end(remote, status);
 }

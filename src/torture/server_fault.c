@@ -57,7 +57,7 @@ typedef struct Faults {
     Server server;
     DiskControl *control;
     char control_path[TORTURE_PATH], journal[TORTURE_PATH], lost[TORTURE_PATH];
-    uint32_t memory, full, syncs, reads, nth, starts, harmless, fired;
+    uint32_t memory, full, syncs, unknown, reads, nth, starts, harmless, fired;
 } Faults;
 
 static bool more_than(const Oracle *oracle, OpState state, uint64_t count, uint32_t limit_ms)
@@ -248,6 +248,14 @@ static bool failed_sync(Faults *faults, const char *path)
                 torture_failed(torture, "a sync of %s failed, and no client was told", path));
     fault_end(faults->control);
     ok = server_end_clients(server, clients, count) && ok;
+    /* Who waited knows that he does not know; no other error may look like an answer. */
+    for (uint32_t c = 0; c < torture->oracle->clients; c++) {
+        uint32_t ended = torture->oracle->client[c].ended;
+        faults->unknown += ended == AIDB_UNKNOWN;
+        if (ok && ended != 0 && ended != AIDB_UNKNOWN && ended != AIDB_CONNECTION &&
+            ended != AIDB_FAILED)
+            ok = torture_failed(torture, "client %u was told status %u of a failed sync", c, ended);
+    }
     ok = ok && server_check(server, AIDB_OS, since, true);
     /* What is served now was made durable by the recovery. */
     server_kill(server, true);
@@ -483,12 +491,16 @@ bool server_fault_campaign(Torture *torture)
     bool ok = small_file_system(torture, &skipped) && server_create(torture, &faults.server);
     while (ok && torture_round(torture))
         ok = run_case(&faults, torture->rounds - 1);
+    if (ok && faults.syncs >= 20 &&
+        faults.unknown == 0) /* few may all have hit clients that read */
+        ok = torture_failed(torture, "after %u failed syncs no outcome was unknown", faults.syncs);
     snprintf(torture->note, sizeof torture->note,
-             "full disk %u%s, failed sync %u, failed reads %u, no memory %u, Nth call %u, Nth of a "
+             "full disk %u%s, failed sync %u (%u outcomes unknown), failed reads %u, no memory %u, "
+             "Nth call %u, Nth of a "
              "start %u, "
              "harmless %u, %u met a call",
-             faults.full, skipped ? "" : " and a small file system", faults.syncs, faults.reads,
-             faults.memory, faults.nth, faults.starts, faults.harmless, faults.fired);
+             faults.full, skipped ? "" : " and a small file system", faults.syncs, faults.unknown,
+             faults.reads, faults.memory, faults.nth, faults.starts, faults.harmless, faults.fired);
     return server_finish(&faults.server, ok);
 }
 
