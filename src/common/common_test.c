@@ -174,9 +174,5 @@ int main(void)
     tcase_add_test(all, slices_are_bounded);
     tcase_add_test(all, hashes_depend_on_seed_and_place);
     tcase_add_test(all, log_has_levels_and_limits);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

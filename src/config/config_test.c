@@ -2,6 +2,7 @@
 #include "config.h"
 #include "config/pidfile.h"
 #include "config/settings.h"
+#include "testlib/testlib.h"
 
 #include <check.h>
 #include <inttypes.h>
@@ -281,19 +282,16 @@ END_TEST
 
 START_TEST(any_bytes_are_read_or_refused)
 {
-    const char *seed_text = getenv("AIDB_TEST_SEED");
-    unsigned seed = seed_text != NULL ? (unsigned)strtoul(seed_text, NULL, 10) : 20240607u;
-    printf("config_test: AIDB_TEST_SEED=%u\n", seed);
-    srand(seed);
+    test_draw_seed("any_bytes_are_read_or_refused");
     static const char PIECES[] =
         "port: 1\nmemory: 64MiB\n[]{}&*!|>'\"%@`-?:, \t\n#~\\\0\x80\xc3\xa9";
     for (int round = 0; round < 20000; round++) {
         char text[96];
-        size_t size = (size_t)rand() % sizeof text;
+        size_t size = test_draw_below(sizeof text);
         for (size_t i = 0; i < size; i++)
-            text[i] = rand() % 4 != 0 && i > 0 && round % 2 == 0
+            text[i] = test_draw_below(4) != 0 && i > 0 && round % 2 == 0
                           ? "port: 1\n"[i % 8]
-                          : PIECES[(size_t)rand() % sizeof PIECES];
+                          : PIECES[test_draw_below(sizeof PIECES)];
         Config config;
         if (config_parse("x", slice_make(text, size), &config) == AIDB_OK)
             ck_assert_int_eq(config_check(&config), AIDB_OK);
@@ -494,9 +492,5 @@ int main(void)
 
     Suite *suite = suite_create("config");
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(suite);
 }

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 static char *directory;
 static char *path;
@@ -235,9 +234,5 @@ int main(void)
     tcase_add_test(all, writes_go_through);
     tcase_add_test(all, replace_is_whole_or_nothing);
     tcase_add_test(all, directories);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

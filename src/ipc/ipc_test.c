@@ -400,9 +400,5 @@ int main(void)
     tcase_add_test(all, epochs_hold_back_reuse);
     tcase_add_test(all, arena_reuses_and_ends);
     tcase_add_test(all, readers_never_see_reused_memory);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

@@ -589,9 +589,5 @@ int main(void)
     tcase_add_test(all, wrong_arguments_are_told);
     tcase_add_test(all, submitted_requests_are_answered_in_order);
     tcase_add_test(all, submitted_multi_gets_see_what_was_submitted_before);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

@@ -1,9 +1,9 @@
 /* protocol_test.c - frames and messages: round trips, every truncation, and any bytes at all. */
 #include "config.h"
 #include "protocol/protocol.h"
+#include "testlib/testlib.h"
 
 #include <check.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,25 +201,17 @@ START_TEST(lengths_are_checked_before_the_body)
 }
 END_TEST
 
-static unsigned test_seed(void)
-{
-    const char *text = getenv("AIDB_TEST_SEED");
-    unsigned seed = text != NULL ? (unsigned)strtoul(text, NULL, 10) : 4711u;
-    printf("protocol_test: AIDB_TEST_SEED=%u\n", seed);
-    return seed;
-}
-
 START_TEST(any_bytes_are_a_message_or_an_error)
 {
-    srand(test_seed());
+    test_draw_seed("any_bytes_are_a_message_or_an_error");
     for (int round = 0; round < 300000; round++) {
-        size_t size = (size_t)rand() % 80;
+        size_t size = test_draw_below(80);
         uint8_t *bytes = malloc(size + 1);
         ck_assert_ptr_nonnull(bytes);
         for (size_t i = 0; i < size; i++)
-            bytes[i] = (uint8_t)(rand() % 3 != 0 ? rand() % 6 : rand());
-        Frame frame = {.type =
-                           round % 4 != 0 ? EXAMPLES[rand() % EXAMPLE_COUNT].type : (uint8_t)rand(),
+            bytes[i] = (uint8_t)(test_draw_below(3) != 0 ? test_draw_below(6) : test_draw());
+        Frame frame = {.type = round % 4 != 0 ? EXAMPLES[test_draw_below(EXAMPLE_COUNT)].type
+                                              : (uint8_t)test_draw(),
                        .body = slice_make(bytes, size)};
         Message message;
         Status status = message_decode(&frame, &message);
@@ -321,9 +313,5 @@ int main(void)
 
     Suite *suite = suite_create("protocol");
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(suite);
 }

@@ -300,9 +300,5 @@ int main(void)
     add_case(suite, "server", setup_server, add_tests);
     add_case(suite, "server with hosts", setup_hosts, add_tests);
     add_case(suite, "greeting", setup_short_timeout, add_greeting_tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(suite);
 }

@@ -19,6 +19,15 @@ static void die(const char *what, const char *path)
     abort();
 }
 
+int test_run(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 char *test_directory_create(void)
 {
     const char *base = getenv("TMPDIR");

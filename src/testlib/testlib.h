@@ -1,13 +1,17 @@
 /*
- * testlib.h - what unit tests share: temporary directories, seeds, a random generator.
+ * testlib.h - what unit tests share: the end of main, temporary directories, seeds, a random generator.
  *
  * Installed programs do not link it.
  */
 #ifndef AIDB_TESTLIB_TESTLIB_H
 #define AIDB_TESTLIB_TESTLIB_H
 
+#include <check.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+/* Runs the suite, as CK_VERBOSITY and other variables of Check say, and frees it; returns the exit code. */
+int test_run(Suite *suite);
 
 /* Makes an empty directory under $TMPDIR (or /tmp) and returns its path (heap). Ends the test program
  * when it cannot. */

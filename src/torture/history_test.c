@@ -10,7 +10,6 @@
 #include "torture/history.h"
 
 #include <check.h>
-#include <string.h>
 
 #define READ(call, answer, v)                                                                \
     {                                                                                        \
@@ -186,9 +185,5 @@ int main(void)
     tcase_add_loop_test(tests, known_histories, 0, sizeof cases / sizeof cases[0]);
     tcase_add_test(tests, random_histories);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(suite);
 }

@@ -6,14 +6,10 @@
 #include "config.h"
 #include "engine/base/base.h"
 
-#include "common/coding.h"
 #include "testlib/testlib.h"
 
 #include <check.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 /* ---- helpers --------------------------------------------------------------------------------- */
 
@@ -700,9 +696,5 @@ static Suite *base_suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(base_suite());
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(base_suite());
 }

@@ -9,16 +9,15 @@
 #include "engine/cache/cache.h"
 
 #include "common/hash.h"
+#include "testlib/testlib.h"
 
 #include <check.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SLOTS 16
@@ -54,22 +53,6 @@ static void world_init(World *world, size_t cache_size)
 static void world_deinit(World *world)
 {
     munmap(world->memory, world->size);
-}
-
-static uint64_t seed_of(const char *test)
-{
-    const char *given = getenv("AIDB_TEST_SEED");
-    uint64_t seed = given != NULL ? strtoull(given, NULL, 10)
-                                  : (uint64_t)time(NULL) * 1000003 + (uint64_t)clock();
-    printf("%s: AIDB_TEST_SEED=%" PRIu64 "\n", test, seed);
-    fflush(stdout);
-    return seed;
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state += 0x9e3779b97f4a7c15u;
-    return hash_mix(*state, 7);
 }
 
 /* ---- blocks whose content can be checked ------------------------------------------------------ */
@@ -265,13 +248,13 @@ START_TEST(index_priority)
     World world;
     world_init(&world, 32u << 20);
     Slot *slot = slot_claim(world.slots, 0, SLOT_THREAD);
-    uint64_t state = seed_of("index_priority");
+    uint64_t state = test_seed("index_priority");
     uint32_t found[2] = {0, 0};
     uint32_t asked[2] = {0, 0};
     for (int i = 0; i < 300000; i++) {
         /* 2000 index blocks and 20000 data blocks, each data block asked for half as often */
-        CachePriority kind = next_random(&state) % 6 == 0 ? CACHE_INDEX : CACHE_DATA;
-        uint64_t which = next_random(&state) % (kind == CACHE_INDEX ? 2000 : 20000);
+        CachePriority kind = test_random(&state) % 6 == 0 ? CACHE_INDEX : CACHE_DATA;
+        uint64_t which = test_random(&state) % (kind == CACHE_INDEX ? 2000 : 20000);
         Access access = read_in_epoch(&world, slot, kind + 1, which, 4096, kind);
         if (i > 150000) {
             found[kind] += access == FOUND;
@@ -328,13 +311,13 @@ START_TEST(skewed_hits)
     World world;
     world_init(&world, 16u << 20);
     Slot *slot = slot_claim(world.slots, 0, SLOT_THREAD);
-    uint64_t state = seed_of("skewed_hits");
+    uint64_t state = test_seed("skewed_hits");
     uint32_t found = 0;
     uint32_t asked = 0;
     for (int i = 0; i < 400000; i++) {
         /* 80% of the reads go to 2000 of 40000 blocks; the cache holds about 3700 */
         uint64_t which =
-            next_random(&state) % 5 != 0 ? next_random(&state) % 2000 : next_random(&state) % 40000;
+            test_random(&state) % 5 != 0 ? test_random(&state) % 2000 : test_random(&state) % 40000;
         Access access = read_in_epoch(&world, slot, 1, which, 4096, CACHE_DATA);
         if (i > 100000) {
             found += access == FOUND;
@@ -533,10 +516,10 @@ static void *work(void *arg)
         uint32_t count = 0;
         uint32_t phase = round * 6 / worker->rounds;
         epoch_enter(world->epochs, slot);
-        for (uint32_t i = 0; i < 1 + next_random(&state) % HELD; i++) {
-            uint64_t table = phase * 2 + next_random(&state) % 3;
+        for (uint32_t i = 0; i < 1 + test_random(&state) % HELD; i++) {
+            uint64_t table = phase * 2 + test_random(&state) % 3;
             uint64_t offset =
-                next_random(&state) % (next_random(&state) % 2 == 0 ? 60 : 4000) * 4096;
+                test_random(&state) % (test_random(&state) % 2 == 0 ? 60 : 4000) * 4096;
             size_t size = size_of(table, offset, (uint32_t)table / 2);
             Slice block;
             if (cache_lookup(world->cache, table, offset, &block)) {
@@ -548,7 +531,7 @@ static void *work(void *arg)
                 if (fill.data == NULL)
                     continue;
                 fill_block(fill.data, table, offset, size);
-                if (next_random(&state) % 50 == 0) {
+                if (test_random(&state) % 50 == 0) {
                     cache_abandon(world->cache, slot, &fill);
                     continue;
                 }
@@ -563,8 +546,8 @@ static void *work(void *arg)
         for (uint32_t i = 0; i < count; i++)
             worker->wrong += !block_is(held[i], tables[i], places[i], sizes[i]);
         epoch_leave(slot);
-        if (next_random(&state) % 500 == 0)
-            cache_forget(world->cache, slot, next_random(&state) % 12);
+        if (test_random(&state) % 500 == 0)
+            cache_forget(world->cache, slot, test_random(&state) % 12);
     }
     slot_release(slot);
     return NULL;
@@ -590,7 +573,7 @@ static void *prepare(void *arg)
 /* The last has somebody who prepares memory. */
 START_TEST(threads)
 {
-    uint64_t seed = seed_of("threads");
+    uint64_t seed = test_seed("threads");
     World world;
     world_init(&world, _i != 1 ? 12u << 20 : 300u << 20); /* the second has shards */
     enum { THREADS = 4 };
@@ -621,7 +604,7 @@ END_TEST
 
 START_TEST(processes)
 {
-    uint64_t seed = seed_of("processes");
+    uint64_t seed = test_seed("processes");
     World world;
     world_init(&world, 12u << 20);
     enum { PROCESSES = 4 };
@@ -676,9 +659,5 @@ static Suite *cache_suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(cache_suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(cache_suite());
 }

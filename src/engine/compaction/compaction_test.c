@@ -418,9 +418,5 @@ int main(void)
     tcase_add_test(jobs, test_large_values);
     suite_add_tcase(suite, jobs);
     suite_add_tcase(suite, model_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

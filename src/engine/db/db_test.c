@@ -325,9 +325,5 @@ int main(void)
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, properties_are_there);
     suite_add_tcase(suite, promises);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

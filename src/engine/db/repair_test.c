@@ -445,9 +445,5 @@ int main(void)
     tcase_add_test(random_case, random_damage);
     suite_add_tcase(suite, random_case);
     suite_add_tcase(suite, misplaced_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

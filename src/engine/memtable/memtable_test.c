@@ -560,9 +560,5 @@ int main(void)
     suite_add_tcase(suite, range_cases());
     suite_add_tcase(suite, room_cases());
     suite_add_tcase(suite, sharing_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return test_run(suite);
 }

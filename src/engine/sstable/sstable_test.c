@@ -11,15 +11,11 @@
 #include "common/hash.h"
 
 #include <check.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- names and info -------------------------------------------------------------------------- */
@@ -720,9 +716,5 @@ static Suite *sstable_suite(void)
 
 int main(void)
 {
-    SRunner *runner = srunner_create(sstable_suite());
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(sstable_suite());
 }

@@ -10,7 +10,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -108,7 +107,7 @@ static void check_children(TestStore *store, Shared *shared, uint64_t counts[CHI
 
 START_TEST(test_killed_processes)
 {
-    uint64_t seed = test_seed();
+    uint64_t seed = test_seed("test_killed_processes");
     TestStore store;
     test_store_make(&store, 8u << 10, 16u << 10);
     Shared *shared =
@@ -231,7 +230,7 @@ static void check_recovers(Template *template, uint64_t end)
 
 static void kill_each_step(bool stopped)
 {
-    uint64_t seed = test_seed();
+    uint64_t seed = test_seed("kill_each_step");
     Template template;
     make_template(&template, stopped);
     uint64_t end;
@@ -348,7 +347,7 @@ static uint64_t work(TestStore *store, uint64_t *seed, uint64_t durable, uint64_
 
 START_TEST(test_power_loss)
 {
-    uint64_t seed = test_seed();
+    uint64_t seed = test_seed("test_power_loss");
     int cuts = 0;
     for (uint64_t at = 1; at <= 120; at++) {
         TestStore store;

@@ -6,9 +6,6 @@
 
 #include "engine/wal/test_store.h"
 
-#include "common/coding.h"
-
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -627,7 +624,7 @@ static void mutate_file(const char *path, uint64_t *seed)
 /* Random damage anywhere: an answer, never a crash, and only true records. */
 START_TEST(test_random_damage)
 {
-    uint64_t seed = test_seed();
+    uint64_t seed = test_seed("test_random_damage");
     Killed killed;
     make_killed(&killed);
     TestStore *store = &killed.store;

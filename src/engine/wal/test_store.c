@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -15,21 +14,6 @@
 #include <unistd.h>
 
 #define SLOTS 32
-
-uint64_t test_random(uint64_t *state)
-{
-    *state += 0x9e3779b97f4a7c15u;
-    return hash_mix(*state, 1);
-}
-
-uint64_t test_seed(void)
-{
-    const char *text = getenv("AIDB_TEST_SEED");
-    uint64_t seed =
-        text != NULL ? strtoull(text, NULL, 0) : port_monotonic_ns() ^ (uint64_t)getpid() << 32;
-    fprintf(stderr, "seed %llu (AIDB_TEST_SEED replays it)\n", (unsigned long long)seed);
-    return seed;
-}
 
 static void *shared_memory(size_t size)
 {

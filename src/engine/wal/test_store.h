@@ -7,6 +7,8 @@
 
 #include "engine/wal/wal_internal.h"
 
+#include "testlib/testlib.h"
+
 #include <check.h>
 
 /* What the manifest would keep; in shared memory, so that killed children leave it. */
@@ -101,9 +103,6 @@ void fault_set(FaultMode mode, uint64_t at);
 void power_begin(const char *directory);
 void power_cut(uint64_t *seed);
 void power_end(void);
-
-uint64_t test_random(uint64_t *state);
-uint64_t test_seed(void);
 
 TCase *crash_cases(void);
 TCase *damage_cases(void);

@@ -573,9 +573,5 @@ int main(void)
     suite_add_tcase(suite, crash_cases());
     suite_add_tcase(suite, damage_cases());
     suite_add_tcase(suite, fault_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return test_run(suite);
 }
