@@ -265,8 +265,14 @@ bool key_row_next(Slice row, size_t *cursor, Slice *key, bool *damaged)
 
 Status value_row_append(Buffer *buffer, uint64_t version, Slice value)
 {
-    RETURN_IF_FAILED(buffer_append_fixed64(buffer, version));
-    return buffer_append_slice(buffer, value);
+    RETURN_IF_FAILED(buffer_reserve(buffer, 8 + VARINT64_MAX + value.size));
+    uint8_t *at = buffer->data + buffer->size;
+    put_fixed64(at, version);
+    at = put_varint(at + 8, value.size);
+    if (value.size > 0)
+        memcpy(at, value.data, value.size);
+    buffer->size = (size_t)(at + value.size - buffer->data);
+    return AIDB_OK;
 }
 
 bool value_row_next(Slice row, size_t *cursor, uint64_t *version, Slice *value, bool *damaged)
