@@ -481,7 +481,7 @@ static bool stick_at(Points *points, FailRecord *record)
 
 bool stuck_campaign(Torture *torture)
 {
-    Points points = {.torture = torture};
+    Points points = {.torture = torture, .server = {.expected = "has not moved"}};
     FailRecord *locks[16], *snapshot = NULL;
     uint32_t count = 0;
     torture->oracle->clients = 2;
@@ -501,15 +501,15 @@ bool stuck_campaign(Torture *torture)
     if (ok && (snapshot == NULL || count == 0))
         ok = torture_failed(torture, "the places to be stuck at are not there");
     uint32_t first = count > 0 ? (uint32_t)torture_below(torture, count) : 0;
-    for (uint32_t i = 0; ok && i < torture->iterations; i++) /* all of them in time */
+    /* All of them in time. */
+    for (uint32_t i = 0;
+         ok && (torture->deadline_ms != 0 ? !torture_over(torture) : i < torture->iterations); i++)
         ok = stick_at(&points,
                       i % (count + 1) == 0 ? snapshot : locks[(first + (i - 1) * 3) % count]);
     snprintf(torture->note, sizeof torture->note, "%u locks, %u holders killed", count,
              points.kills);
     failpoint_table_unmap(points.table);
-    if (points.server.pid > 0 && !process_gone(points.server.pid))
-        (void)server_kill(&points.server, true);
-    return ok;
+    return server_finish(&points.server, ok);
 }
 
 /* ---- bits that turn over between compression and the file ---------------------------------------- */
@@ -561,9 +561,7 @@ bool flip_campaign(Torture *torture)
              "%" PRIu64 " bits turned over, %u tables refused in the server's log", flips,
              ok ? count_lines(&points, "what was written there") : 0);
     failpoint_table_unmap(points.table);
-    if (points.server.pid > 0 && !process_gone(points.server.pid))
-        (void)server_kill(&points.server, true);
-    return ok;
+    return server_finish(&points.server, ok);
 }
 
 /* ---- the beginning ------------------------------------------------------------------------------ */
@@ -628,12 +626,11 @@ bool failpoint_campaign(Torture *torture)
     ok = embedded ? embedded_create(&points) : create_server(&points);
     uint32_t places = 0;
     for (uint32_t pass = 0;
-         ok && (torture->deadline_ms != 0 ? torture_now_ms() < torture->deadline_ms
-                                          : pass < torture->iterations);
+         ok && (torture->deadline_ms != 0 ? !torture_over(torture) : pass < torture->iterations);
          pass++) {
         places = 0;
         uint32_t count = atomic_load(&points.table->count);
-        for (uint32_t i = 0; ok && i < count; i++) {
+        for (uint32_t i = 0; ok && i < count && !torture_over(torture); i++) {
             FailRecord *record = &points.table->records[i];
             if (atomic_load(&record->kind) != kind)
                 continue;
@@ -646,24 +643,12 @@ bool failpoint_campaign(Torture *torture)
     }
     snprintf(torture->note, sizeof torture->note, "%u places, %u kills, %u recoveries killed",
              places, points.kills, points.recoveries_killed);
-    if (!embedded) {
-        ok = server_check_log(&points.server, "aidb.log") && ok;
-        if (points.server.pid > 0 && !process_gone(points.server.pid)) {
-            if (!server_aidbctl(&points.server, (const char *[]){"stop", "-D", points.server.data,
-                                                                 "-m", "fast", NULL}) &&
-                ok)
-                ok = torture_failed(torture, "aidbctl stop failed: see %s/aidbctl.log",
-                                    torture->work);
-            if (!process_gone(points.server.pid))
-                server_kill(&points.server, true);
-        }
-    }
-    const char *directory = embedded ? points.data : points.server.data;
-    if (ok && !server_aidbctl(&(Server){.torture = torture},
-                              (const char *[]){"verify", "-D", directory, NULL}))
+    if (embedded && ok &&
+        !server_aidbctl(&(Server){.torture = torture},
+                        (const char *[]){"verify", "-D", points.data, NULL}))
         ok = torture_failed(torture, "verify found damage: see %s/aidbctl.log", torture->work);
     failpoint_table_unmap(points.table);
-    return ok;
+    return embedded ? ok : server_finish(&points.server, ok);
 }
 
 #endif

@@ -658,31 +658,9 @@ static bool slow_greetings(Hostile *hostile, uint32_t wanted)
 
 /* ---- memory, descriptors, processes ------------------------------------------------------------- */
 
-/* Private bytes of a process: what it has beside the region. */
-static uint64_t private_bytes(pid_t pid)
-{
-    char path[64], line[200];
-    unsigned long long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-    FILE *file = fopen(path, "r");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "RssAnon: %llu", &kib) == 1)
-            break;
-    if (file != NULL)
-        fclose(file);
-    return kib << 10;
-}
-
 static uint64_t largest_child(Hostile *hostile)
 {
-    pid_t children[CHILDREN_MAX];
-    size_t count = server_children(&hostile->server, children);
-    uint64_t largest = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t bytes = private_bytes(children[i]);
-        if (bytes > largest)
-            largest = bytes;
-    }
+    uint64_t largest = server_largest_child(&hostile->server);
     if (largest > hostile->rss_peak)
         hostile->rss_peak = largest;
     return largest;

@@ -20,6 +20,10 @@
 #define LONG_STOPS \
     50u /* rounds from which on it is a release, and processes sleep for half a minute or one */
 
+/* Writers that wait keep nothing but what they were asked to write. Sanitizers keep freed memory for long. */
+#define PRIVATE_MAX  (64u << 20)
+#define VERIFY_EVERY 4u /* rounds in which files are verified meanwhile */
+
 /* ---- campaigns ---------------------------------------------------------------------------------- */
 
 typedef struct Kinds {
@@ -159,13 +163,32 @@ static bool stop_child(Server *server, Kinds *kinds)
     uint32_t stopped_ms = 1000 + (uint32_t)torture_below(server->torture, 3000);
     if (server->torture->iterations >= LONG_STOPS)
         stopped_ms = strstr(title, "wal writer") != NULL ? 30000 : 60000;
+    uint64_t before = server_largest_child(server);
     torture_sleep_ms(stopped_ms);
+    uint64_t after = server_largest_child(server);
     if (is_throttled(server))
         count_kind(kinds, "throttled");
     for (size_t i = 0; i < count; i++)
         kill(stopped[i], SIGCONT);
+    if (after > before + PRIVATE_MAX)
+        return torture_failed(server->torture,
+                              "a process grew from %llu to %llu bytes while %s slept",
+                              (unsigned long long)before, (unsigned long long)after, title);
     torture_sleep_ms(300);
     return true;
+}
+
+/* Verifies the files some times beside who writes, dies and recovers: damage that is none would be found. */
+static pid_t start_verify(const Server *server)
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    for (int i = 0; i < 5; i++)
+        if (!server_aidbctl(server, (const char *[]){"verify", "-D", server->data, NULL}))
+            _exit(1);
+    _exit(0);
 }
 
 bool kill_campaign(Torture *torture)
@@ -179,13 +202,16 @@ bool kill_campaign(Torture *torture)
     torture->oracle->flush_permille = 1;
     bool ok = server_create(torture, &server);
     while (ok && torture_round(torture)) {
-        pid_t clients[ORACLE_CLIENTS_MAX];
+        pid_t clients[ORACLE_CLIENTS_MAX], verify = 0;
         size_t count = server_start_clients(&server, clients);
+        if (strcmp(campaign, "kill-child") == 0 && torture->rounds % VERIFY_EVERY == 0)
+            verify = start_verify(&server);
         /* Mostly soon, to have many; now and then with more to lose. */
         uint64_t most_ms = torture_below(torture, 4) == 0 ? 400 : 80;
         torture_sleep_ms(20 + (uint32_t)torture_below(torture, most_ms));
         uint64_t since = torture_now_ms();
         bool timed = true;
+        int status;
         if (strcmp(campaign, "kill-child") == 0) {
             char title[80];
             ok = server_kill_child(&server, title);
@@ -211,6 +237,9 @@ bool kill_campaign(Torture *torture)
             ok = ok && server_start(&server);
         }
         ok = ok && server_check(&server, AIDB_OS, since, timed);
+        if (verify != 0 && (!torture_wait(verify, 2 * HANG_MS, &status) || status != 0))
+            ok = torture_failed(torture, "verify beside a server: see %s/aidbctl.log",
+                                torture->work);
         if (torture->verbose)
             printf("round %llu: %llu acked\n", (unsigned long long)torture->rounds,
                    (unsigned long long)torture->acked);

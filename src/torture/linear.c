@@ -794,18 +794,8 @@ bool linear_campaign(Torture *torture)
                  (unsigned long long)linear.steps, (unsigned long long)linear.undecided,
                  linear.killed[0], linear.killed[1], linear.killed[2],
                  linear.embedded ? "program" : "group", linear.killed[3]);
-    if (!linear.embedded) {
-        Server *server = &linear.server;
-        ok = server_check_log(server, "aidb.log") && ok;
-        if (server->pid > 0 && !process_gone(server->pid)) {
-            if (!server_aidbctl(server,
-                                (const char *[]){"stop", "-D", server->data, "-m", "fast", NULL}))
-                ok = torture_failed(torture, "aidbctl stop failed: see %s/aidbctl.log",
-                                    torture->work);
-            if (!process_gone(server->pid))
-                server_kill(server, true);
-        }
-    }
+    if (!linear.embedded)
+        ok = server_finish(&linear.server, ok);
     munmap(linear.notes, sizeof *linear.notes);
     return ok;
 }

@@ -102,10 +102,15 @@ uint64_t torture_below(Torture *torture, uint64_t bound)
     return oracle_random(&torture->random) % bound;
 }
 
+bool torture_over(const Torture *torture)
+{
+    return torture->deadline_ms != 0 && torture_now_ms() >= torture->deadline_ms;
+}
+
 bool torture_round(Torture *torture)
 {
-    bool more = torture->deadline_ms != 0 ? torture_now_ms() < torture->deadline_ms
-                                          : torture->rounds < torture->iterations;
+    bool more =
+        torture->deadline_ms != 0 ? !torture_over(torture) : torture->rounds < torture->iterations;
     if (more)
         torture->rounds++;
     return more;
@@ -230,6 +235,19 @@ static void print_figures(Torture *torture, bool held)
     printf("\n");
 }
 
+/* What makes the same decisions again. */
+static void print_again(const Torture *torture)
+{
+    printf("again: aidbtorture %s --seed %llu --iterations %u --clients %u --backends %u",
+           torture->campaign, (unsigned long long)torture->seed, torture->iterations,
+           torture->clients, torture->backends);
+    if (torture->minutes != NULL)
+        printf(" --minutes %s", torture->minutes);
+    if (torture->bin != NULL)
+        printf(" --bin %s", torture->bin);
+    printf("\n");
+}
+
 static int usage(FILE *out, int code)
 {
     fprintf(out,
@@ -290,6 +308,7 @@ int main(int argc, char **argv)
         else if (strcmp(flag, "--iterations") == 0)
             torture.iterations = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(flag, "--minutes") == 0)
+            torture.minutes = value,
             torture.deadline_ms = torture_now_ms() + (uint64_t)(strtod(value, NULL) * 60000);
         else if (strcmp(flag, "--clients") == 0)
             torture.clients = (uint32_t)strtoul(value, NULL, 10);
@@ -320,9 +339,13 @@ int main(int argc, char **argv)
         fprintf(stderr, "aidbtorture: could not map \"%s\": %s\n", path, strerror(errno));
         return 2;
     }
+    uint32_t iterations = torture.iterations;
     bool held = campaigns[which].run(&torture);
     oracle_destroy(torture.oracle);
     print_figures(&torture, held);
+    torture.iterations = iterations; /* fault-every counts its own */
+    if (!held)
+        print_again(&torture);
     if (torture.keep)
         printf("kept: %s\n", torture.work);
     else

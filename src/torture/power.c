@@ -678,9 +678,9 @@ static bool cut_run(Power *power, Disk *disk, Journal *journal, uint32_t all)
     size_t count;
     CutAt *cuts = choose_cuts(power, journal, all, &count);
     size_t chosen = (size_t)torture_below(torture, count);
-    uint32_t most[ORACLE_CLIENTS_MAX];
+    uint32_t most[ORACLE_CLIENTS_MAX] = {0};
     bool ok = true;
-    for (size_t i = 0; i < count && ok; i++) {
+    for (size_t i = 0; i < count && ok && !torture_over(torture); i++) {
         OracleResult result = {.message = ""};
         Cut cut = choose_cut(torture, cuts[i].call);
         if (cuts[i].strict)
@@ -761,8 +761,8 @@ static bool power_run(Power *power)
     bool ok = cut_run(power, &disk, &journal, all);
     disk_free(&disk);
     journal_unmap(&journal);
-    if (!ok)
-        return false;
+    if (!ok || torture_over(torture))
+        return ok;
     oracle_advance(oracle);
     remove_tree(power->data);
     if (rename(power->next, power->data) != 0)

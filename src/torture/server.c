@@ -72,7 +72,8 @@ bool server_start(Server *server)
 
 bool server_init(Torture *torture, Server *server)
 {
-    *server = (Server){.torture = torture, .control = server->control};
+    *server =
+        (Server){.torture = torture, .control = server->control, .expected = server->expected};
     torture_path(torture, "data", server->data);
     snprintf(server->uri, sizeof server->uri, "aidb+unix:%s/aidb.sock", server->data);
     static char sets[16][64];
@@ -153,6 +154,33 @@ bool process_gone(pid_t pid)
     int got = fscanf(file, "%*d (%*[^)]) %c", &state);
     fclose(file);
     return got != 1 || state == 'Z' || state == 'X';
+}
+
+static uint64_t private_bytes(pid_t pid)
+{
+    char path[64], line[200];
+    unsigned long long kib = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "RssAnon: %llu", &kib) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return kib << 10;
+}
+
+uint64_t server_largest_child(const Server *server)
+{
+    pid_t children[CHILDREN_MAX];
+    size_t count = server_children(server, children);
+    uint64_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bytes = private_bytes(children[i]);
+        if (bytes > largest)
+            largest = bytes;
+    }
+    return largest;
 }
 
 /* ---- clients ------------------------------------------------------------------------------------ */
@@ -253,7 +281,8 @@ bool server_check_log(const Server *server, const char *name)
         if (strstr(line, "Sanitizer") != NULL || strstr(line, "runtime error:") != NULL ||
             strstr(line, "does not balance") != NULL || strstr(line, "did not leave") != NULL ||
             (strstr(line, " postmaster: error: the ") != NULL && strstr(line, ended) != NULL &&
-             strstr(line, "signal 9") == NULL))
+             strstr(line, "signal 9") == NULL &&
+             (server->expected == NULL || strstr(line, server->expected) == NULL)))
             ok = torture_failed(server->torture, "in %s: %s", path, line);
     if (file != NULL)
         fclose(file);
@@ -284,6 +313,8 @@ bool server_kill(Server *server, bool everybody)
 bool server_finish(Server *server, bool ok)
 {
     Torture *torture = server->torture;
+    if (ok && process_gone(server->pid))
+        ok = torture_failed(torture, "the postmaster ended by itself; see %s", server->data);
     if (server->pid > 0 && !process_gone(server->pid)) {
         if (ok && !server_aidbctl(server,
                                   (const char *[]){"stop", "-D", server->data, "-m", "fast", NULL}))

@@ -18,6 +18,7 @@ typedef struct Server {
     const char *shim;            /* preloaded when there is a control page; NULL: the faulty disk */
     const char *journal;         /* the faulty disk's journal, NULL: none */
     const _Atomic uint32_t *now; /* noted with attempts and acknowledgements, NULL: none */
+    const char *expected;        /* in errors of the server log that are wanted, NULL: none */
 } Server;
 
 /* Runs aidbctl with these arguments, a NULL at the end; its output goes to aidbctl.log. */
@@ -37,6 +38,8 @@ size_t server_children(const Server *server, pid_t children[CHILDREN_MAX]);
 /* What ps shows of a process, "" when it is gone. */
 void process_title(pid_t pid, char title[80]);
 bool process_gone(pid_t pid);
+/* Private bytes of the largest child: what it has beside the region. */
+uint64_t server_largest_child(const Server *server);
 /* A random child, but never recovery, whose title has `words` (NULL: any). */
 bool server_pick_child(Server *server, const char *words, pid_t *pid, char title[80]);
 /* Kills a random child, but never recovery. `title` (NULL: not wanted) says which. */

@@ -24,6 +24,7 @@ typedef struct Torture {
     uint32_t clients;
     uint32_t backends;    /* the servers' processes for all clients; 0: one for each */
     uint64_t deadline_ms; /* of the monotonic clock; 0: iterations decide */
+    const char *minutes;  /* as they were given */
     bool keep;
     bool verbose;
     /* Figures. */
@@ -78,8 +79,10 @@ extern const aidb_option small_settings[];
 uint64_t torture_now_ms(void);
 void torture_sleep_ms(uint32_t ms);
 uint64_t torture_below(Torture *torture, uint64_t bound);
-/* Whether another round is due: prints progress, counts. */
+/* Whether another round is due, and counts it. */
 bool torture_round(Torture *torture);
+/* Whether the minutes are over: for what takes long within a round. */
+bool torture_over(const Torture *torture);
 void torture_recovered(Torture *torture, uint64_t ms);
 /* Prints "FAILED ..." with seed and round; returns false. */
 bool torture_failed(Torture *torture, const char *format, ...)
