@@ -135,6 +135,21 @@ is "$(aidbsql -D data -c 'COUNT PREFIX row/; GET row/77777 row/31415')" $'50000\
 aidbsql -D data -q -c 'DELETE RANGE PREFIX row/; BEGIN' -c '\copy from many.tsv' -c 'COUNT PREFIX row/; ROLLBACK; COUNT PREFIX row/' >out
 is "$(cat out)" $'50000\n0' 'in a batch, and back'
 
+# --- at a prompt, a DELETE RANGE that lacks its bounds
+aidbsql -D data -q -c 'PUT last 1; DELETE RANGE'
+is "$(aidbsql -D data -c COUNT)" 0 'DELETE RANGE in a script deletes everything'
+aidbsql -D data -q -c 'PUT a 1; PUT k1 v1; PUT k2 v2'
+if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
+    echo 'DELETE RANGE;' >wipe.sql
+    printf '%s\n' 'DELETE RANGE;' 'COUNT;' "DELETE RANGE FROM '';" 'PUT a 1; PUT k1 v1; PUT k2 v2;' \
+        '\i wipe.sql' 'PUT a 1; PUT k1 v1; PUT k2 v2;' '\q' |
+        HOME=$PWD TERM=dumb script -qec 'aidbsql -D data -X' /dev/null | tr -d '\r' >out
+    is "$(grep -c '^error: ' out)" 1 'at the prompt it is refused, but not in a file'
+    like "$(cat out)" "hint: Write DELETE RANGE FROM ''" 'the longer form is named'
+    is "$(grep -c '^3$' out)" 1 'and nothing is lost'
+fi
+is "$(aidbsql -D data -c COUNT)" 3 'the longer form and files work'
+
 # --- the same on a directory in this process
 export AIDB_DATA=$PWD/data
 cp good.yaml data/aidb.yaml

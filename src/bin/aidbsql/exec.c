@@ -159,12 +159,27 @@ static Outcome add_to_batch(Exec *exec, const CursorRange *range)
     return done(exec);
 }
 
+/* At the prompt a DELETE RANGE sent before its bounds were written must not cost all there is. Scripts
+ * may leave bounds out, as in every other statement that has them. */
+static bool deletes_all_by_mistake(const Exec *exec)
+{
+    const Bounds *bounds = &exec->statement->bounds;
+    return exec->session->interactive && exec->session->depth == 0 &&
+           exec->statement->kind == STATEMENT_DELETE_RANGE && !bounds->has_prefix &&
+           !bounds->has_from && !bounds->has_to;
+}
+
 static Outcome exec_write(Exec *exec)
 {
     Session *session = exec->session;
     const Statement *statement = exec->statement;
     CursorRange range;
     Outcome outcome;
+    if (deletes_all_by_mistake(exec)) {
+        outcome = refuse(exec, "DELETE RANGE without bounds deletes every key");
+        diagnostic_hint(exec->diagnostic, "Write DELETE RANGE FROM '' when that is meant.");
+        return outcome;
+    }
     cursor_range_init(&range, &statement->bounds);
     if (session->batch != NULL) {
         outcome = add_to_batch(exec, &range);

@@ -16,7 +16,7 @@ const StatementHelp statement_help[] = {
      "DELETE key [IF PRESENT | IF VERSION n] [DURABILITY x]\n"
      "DELETE RANGE [FROM a] [TO b] [DURABILITY x]\n"
      "DELETE RANGE PREFIX p [DURABILITY x]",
-     "deletes keys; a RANGE without bounds is every key"},
+     "deletes keys; a RANGE without bounds is every key (at the prompt: RANGE FROM '')"},
     {"SCAN", "SCAN [PREFIX p | [FROM a] [TO b]] [REVERSE] [LIMIT n] [KEYS | VALUES | VERSIONS]",
      "lists keys in order; FROM is included, TO is not"},
     {"COUNT", "COUNT [PREFIX p | [FROM a] [TO b]]", "counts keys"},
