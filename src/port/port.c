@@ -71,7 +71,16 @@ void port_populate_write(void *memory, size_t size)
 #endif
 }
 
-_Atomic uint32_t *port_wipe_on_fork_create(void)
+/* Words that are wiped on fork stand in one page, made at the first use and kept, as many as bits tell which
+ * are taken; what does not fit gets a page of its own. A page for each would be three system calls and a
+ * first touch, a seventh of what a client spends on a connection that it uses once. */
+#define WORDS_SHARED 64u
+#define WORD_STRIDE  64u /* bytes: words of two threads are never in one cache line */
+
+static uint8_t *_Atomic words_page;
+static _Atomic uint64_t words_taken;
+
+static void *make_wiped_page(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -84,10 +93,41 @@ _Atomic uint32_t *port_wipe_on_fork_create(void)
     return memory;
 }
 
+static uint8_t *shared_words(void)
+{
+    uint8_t *page = atomic_load(&words_page);
+    if (page != NULL)
+        return page;
+    uint8_t *made = make_wiped_page();
+    if (made == NULL || atomic_compare_exchange_strong(&words_page, &page, made))
+        return made;
+    munmap(made, (size_t)sysconf(_SC_PAGESIZE)); /* another thread was faster */
+    return page;
+}
+
+_Atomic uint32_t *port_wipe_on_fork_create(void)
+{
+    uint8_t *page = shared_words();
+    uint64_t taken = atomic_load(&words_taken);
+    while (page != NULL && taken != UINT64_MAX) {
+        unsigned free_one = (unsigned)__builtin_ctzll(~taken);
+        if (atomic_compare_exchange_weak(&words_taken, &taken, taken | UINT64_C(1) << free_one))
+            return (void *)(page + (size_t)free_one * WORD_STRIDE);
+    }
+    return make_wiped_page();
+}
+
 void port_wipe_on_fork_destroy(_Atomic uint32_t *word)
 {
-    if (word != NULL)
+    if (word == NULL)
+        return;
+    uintptr_t offset = (uintptr_t)word - (uintptr_t)atomic_load(&words_page);
+    if (offset >= WORDS_SHARED * WORD_STRIDE) {
         munmap((void *)word, (size_t)sysconf(_SC_PAGESIZE));
+        return;
+    }
+    atomic_store(word, 0);
+    atomic_fetch_and(&words_taken, ~(UINT64_C(1) << offset / WORD_STRIDE));
 }
 
 /* ps reads the memory that argv and environ stood in at start; a title is written over it. */

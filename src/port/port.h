@@ -22,7 +22,8 @@ bool port_random(void *data, size_t size);
 void port_futex_wait(_Atomic uint32_t *word, uint32_t expected, int timeout_ms);
 void port_futex_wake(_Atomic uint32_t *word, int count);
 
-/* A word that is zeroed in a forked child (MADV_WIPEONFORK). NULL when memory is short. */
+/* A word, 0 at first, that is zeroed in a forked child (MADV_WIPEONFORK). NULL when memory is short. Any
+ * thread may ask for one and give it back; a child gives back its parent's words only for itself. */
 _Atomic uint32_t *port_wipe_on_fork_create(void);
 void port_wipe_on_fork_destroy(_Atomic uint32_t *word);
 
