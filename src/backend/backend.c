@@ -5,7 +5,7 @@
  * call that would tell that there is something to receive. The price is that a wake-up that comes between
  * the last look and the call is not seen before RECEIVE_MS: a latch does not end a recv. So only a client
  * that has just been served is waited for this way; when nothing comes, the process sleeps on latch and
- * socket, where no wake-up is lost.
+ * socket, where no wake-up is lost. A client that always comes back at once is waited for awake (spin.c).
  */
 #include "config.h"
 #include "backend/backend_internal.h"
@@ -37,22 +37,40 @@ static int ms_until(uint64_t wake_ns)
 }
 
 /* Reads, or sleeps until the client sends more, or the latch. */
-static void wait_to_read(Backend *backend)
+static ReadResult sleep_to_read(Backend *backend)
 {
-    session_idle(backend);
     uint64_t wake_ns = session_wake_ns(backend, WANT_INPUT);
-    if (backend->input_full || (backend->title_stale && wake_ns == 0)) {
-        if (session_read(backend, true) == READ_NOTHING && backend->title_stale && !backend->gone)
+    if ((backend->input_full || (backend->title_stale && wake_ns == 0)) &&
+        !latch_is_woken(backend->slot)) {
+        ReadResult result = session_read(backend, true);
+        if (result == READ_NOTHING && backend->title_stale && !backend->gone)
             backend_set_title(backend);
-        return;
+        return result;
     }
     int timeout_ms = wake_ns == 0 && !backend->rested ? REST_MS : ms_until(wake_ns);
-    if (latch_wait(backend->slot, backend->fd, timeout_ms)) {
-        (void)session_read(backend, false);
-    } else if (timeout_ms == REST_MS && backend->greeted) {
+    spin_rest(backend->process);
+    if (latch_wait(backend->slot, backend->fd, timeout_ms))
+        return session_read(backend, false);
+    if (timeout_ms == REST_MS && backend->greeted) {
         backend->rested = true;
         db_session_rest(backend->session);
     }
+    return READ_NOTHING;
+}
+
+static void wait_to_read(Backend *backend)
+{
+    session_idle(backend);
+    ReadResult result = READ_NOTHING;
+    bool spins = spin_begin(backend->process), waits = true;
+    while (spins && waits) {
+        result = session_read(backend, false);
+        waits = result == READ_NOTHING && !backend->gone && !backend->closing;
+        spins = waits && spin_go_on(backend->process);
+    }
+    if (waits)
+        result = sleep_to_read(backend);
+    spin_end(backend->process, result == READ_GOT ? backend : NULL);
 }
 
 /* Sleeps until the client takes more, or the latch. */

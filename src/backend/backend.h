@@ -28,7 +28,7 @@ typedef enum ServerState {
 
 /*
  * What the postmaster tells its children, in shared memory of its own beside the region. Only the
- * postmaster writes it, but for the request_memory words; it never reads what children could have written.
+ * postmaster writes it, but for the words at the end; it never reads what children could have written.
  */
 typedef struct ServerShared {
     /* Odd while the postmaster changes `config`: copy, and copy again when it moved. */
@@ -44,6 +44,7 @@ typedef struct ServerShared {
     char directory[1024];
     _Atomic uint64_t request_memory_used;    /* bytes that large requests have drawn */
     _Atomic uint32_t request_memory_waiters; /* backends that wait for others to give some back */
+    _Alignas(PORT_CACHE_LINE) _Atomic uint32_t brisk; /* processes with a brisk client: spin.c */
 } ServerShared;
 
 /* Copies the configuration whole. */

@@ -28,6 +28,7 @@
 #define TITLE_INTERVAL_NS 200000000u
 #define REST_MS           5000
 #define BUDGET_RETRY_MS   20
+#define BRISK_REST_MS     200 /* who sleeps as long has no brisk client */
 
 /* One write of the group that is being gathered. `ops` stands in the input buffer. */
 typedef struct GroupedWrite {
@@ -59,6 +60,18 @@ typedef struct OpenScan {
 } OpenScan;
 
 struct Backend;
+
+/* What decides whether a process spins for its clients (spin.c). */
+typedef struct Spin {
+    const void *client;   /* who sent something last; only compared */
+    uint32_t short_waits; /* in a row, all for that client */
+    uint32_t needed;      /* as many make it brisk */
+    uint32_t brisk_max;   /* of ServerShared's `brisk`, to spin */
+    bool brisk;           /* counted there */
+    bool spinning;
+    uint64_t since_ns;
+    uint64_t looked_ns;
+} Spin;
 
 /* A process that serves one client or many. What stands here is used by one client at a time, so that
  * an idle one costs little. */
@@ -95,6 +108,8 @@ typedef struct BackendProcess {
 
     Buffer spare[SPARE_BUFFERS_MAX]; /* of clients that are idle now */
     size_t spare_count;
+
+    Spin spin;
 } BackendProcess;
 
 /* What a session waits for after a turn. */
@@ -173,6 +188,17 @@ void process_end_send(Backend *backend, bool whole);
 void process_take_config(BackendProcess *process);
 /* The monotonic clock, cheap and coarse. */
 uint64_t coarse_now(void);
+
+/* ---- spin.c ---------------------------------------------------------------------------------- */
+
+void spin_init(BackendProcess *process);
+/* A wait for clients begins. True: look for input, and again after each spin_go_on that is true. */
+bool spin_begin(BackendProcess *process);
+bool spin_go_on(BackendProcess *process);
+/* The wait has ended, awake or asleep: `client` alone has sent something (NULL: nobody, or several). */
+void spin_end(BackendProcess *process, const void *client);
+/* The process has no brisk client any more: it ends, or sleeps for longer than BRISK_REST_MS. */
+void spin_rest(BackendProcess *process);
 
 /* ---- session.c ------------------------------------------------------------------------------- */
 

@@ -422,10 +422,14 @@ static int sleep_limit(const Host *host)
     for (const Client *client = host->timed; client != NULL; client = client->timed_next)
         if (first == 0 || client->wake_ns < first)
             first = client->wake_ns;
-    if (first == 0)
-        return host->rested ? -1 : REST_MS;
-    uint64_t now = port_monotonic_ns();
-    return first <= now ? 0 : (int)((first - now) / 1000000u) + 1;
+    int limit_ms = host->rested ? -1 : REST_MS;
+    if (first != 0) {
+        uint64_t now = port_monotonic_ns();
+        limit_ms = first <= now ? 0 : (int)((first - now) / 1000000u) + 1;
+    }
+    if (host->process.spin.brisk && (limit_ms < 0 || limit_ms > BRISK_REST_MS))
+        limit_ms = BRISK_REST_MS;
+    return limit_ms;
 }
 
 static void rest(Host *host)
@@ -437,13 +441,28 @@ static void rest(Host *host)
         buffer_deinit(&process->spare[--process->spare_count]);
 }
 
+/* Waits for events, awake for a moment if need be. Of these there may be fewer than 0 as well. */
+static int get_events(Host *host, struct epoll_event *events, int timeout_ms)
+{
+    BackendProcess *process = &host->process;
+    if (timeout_ms == 0)
+        return epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, 0);
+    int count = 0;
+    for (bool spins = spin_begin(process); spins; spins = count == 0 && spin_go_on(process))
+        count = epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, 0);
+    if (count == 0)
+        count = epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, timeout_ms);
+    spin_end(process, count == 1 ? events[0].data.ptr : NULL);
+    return count;
+}
+
 static void wait_for_events(Host *host)
 {
     struct epoll_event events[EVENTS_AT_ONCE];
     Slot *slot = host->process.slot;
     int timeout_ms = sleep_limit(host);
     bool asleep = latch_begin(slot), woken = false, new_clients = false;
-    int count = epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, asleep ? timeout_ms : 0);
+    int count = get_events(host, events, asleep ? timeout_ms : 0);
     for (int i = 0; i < count; i++) {
         if (events[i].data.ptr == slot)
             woken = true;

@@ -7,4 +7,9 @@ noinst_LTLIBRARIES += %D%/libbackend.la
 	%D%/process.c \
 	%D%/report.c \
 	%D%/request.c \
-	%D%/session.c
+	%D%/session.c \
+	%D%/spin.c
+
+check_PROGRAMS += %D%/spin_test
+%C%_spin_test_SOURCES = %D%/spin_test.c
+%C%_spin_test_LDADD = $(TEST_LIBS) $(BACKEND_LIBS) $(TEST_END_LIBS)

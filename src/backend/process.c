@@ -237,6 +237,7 @@ Status process_init(BackendProcess *process, const BackendStart *start, SlotKind
     process->shared = start->shared;
     process->hosting = kind == SLOT_HOST;
     process->config_changed = start->config_changed;
+    spin_init(process);
     server_config_copy(start->shared, &process->config, &process->config_version);
     RETURN_IF_FAILED(db_session_create(start->db, start->slot, kind, &process->session));
     process->slot = db_session_slot(process->session);
@@ -257,6 +258,7 @@ void process_deinit(BackendProcess *process)
     sigdelset(&mask, SIGQUIT);
     sigprocmask(SIG_SETMASK, &mask, NULL);
     atomic_store(&signal_process, NULL);
+    spin_rest(process);
     db_session_destroy(process->session);
     free(process->quiet);
     buffer_deinit(&process->crash_text);

@@ -161,6 +161,8 @@ void slot_leave(Slot *slot, SlotSection before);
 /* Wakes the owner of a slot (its host, when it has one) if it sleeps, or makes its next wait return at
  * once. Safe in a signal handler. */
 void latch_wake(Slot *slot);
+/* Whether the owner's next wait will return at once. */
+bool latch_is_woken(const Slot *slot);
 /* Sleeps until woken, at most timeout_ms (-1: no limit). Usage: check the condition; latch_wait;
  * check again - a wake between check and wait is not lost. Returns early on a signal. `other_fd`
  * (-1: none) is waited for too: true means it is readable or closed. */

@@ -125,6 +125,11 @@ void latch_wake(Slot *slot)
     errno = err;
 }
 
+bool latch_is_woken(const Slot *slot)
+{
+    return atomic_load(&slot->sleeping) == LATCH_NOTIFIED;
+}
+
 bool latch_wait(Slot *slot, int other_fd, int timeout_ms)
 {
     return latch_wait_for(slot, other_fd, POLLIN, timeout_ms);
