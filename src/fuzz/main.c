@@ -68,13 +68,17 @@ static bool run_file(const char *path)
     uint8_t *data = NULL;
     size_t size = 0, got;
     do {
-        data = realloc(data, size + 65536);
-        got = data != NULL ? fread(data + size, 1, 65536, file) : 0;
+        uint8_t *larger = realloc(data, size + 65536);
+        if (larger == NULL) {
+            fclose(file);
+            free(data);
+            return false;
+        }
+        data = larger;
+        got = fread(data + size, 1, 65536, file);
         size += got;
     } while (got > 0);
     fclose(file);
-    if (data == NULL)
-        return false;
     /* In memory of its exact size, for the address sanitizer. */
     uint8_t *exact = realloc(data, size > 0 ? size : 1);
     target->run(exact != NULL ? exact : data, size);
