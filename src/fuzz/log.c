@@ -2,7 +2,7 @@
  * log.c - any bytes as what a crash left of the log: segments and the ring.
  *
  * Input: eight bytes of choices, then the log's bytes from LSN 4096 on. Where they look like a row of
- * records, LSNs, hashes and checksums are filled in; sizes, durable LSNs and times stay as they are.
+ * records, LSNs, hashes and checksums are filled in; sizes, kinds of header, durable LSNs and times stay as they are.
  * The log is verified and read as it is, then recovered, which must leave a log that verifies without
  * complaint, reads to its end and can be recovered again to the same end.
  */
@@ -34,6 +34,8 @@ enum {
 static const WalStart start = {
     .incarnation = 1, .nonce = 7, .first_lsn = SEGMENT, .previous_end = SEGMENT};
 
+#define FULL_FLAG (UINT32_C(1) << 31) /* beside the size of a record */
+
 static uint8_t stream[SEGMENT * SEGMENTS_MAX];
 
 static uint64_t choice16(const uint8_t *at)
@@ -45,21 +47,23 @@ static uint64_t choice16(const uint8_t *at)
 static void fill_in(const WalOptions *options, size_t size)
 {
     uint64_t seed = record_seed(options->system_id, start.incarnation, start.nonce);
-    for (size_t at = 0; at + WAL_RECORD_HEADER_SIZE <= size;) {
-        uint32_t payload = get_fixed32(stream + at + 4);
-        uint64_t whole = record_size(payload);
+    for (size_t at = 0; at + RECORD_HEADER_SHORT <= size;) {
+        uint32_t payload = get_fixed32(stream + at + 12);
+        bool full = (payload & FULL_FLAG) != 0;
+        payload &= ~FULL_FLAG;
+        uint64_t whole = record_size(full, payload);
         if (whole > size - at)
             break;
-        RecordHeader header = {
-            .payload_size = payload,
-            .lsn = SEGMENT + at,
-            .durable = get_fixed64(stream + at + 16),
-            .time_us = get_fixed64(stream + at + 24),
-            .payload_hash =
-                wal_payload_hash(slice_make(stream + at + WAL_RECORD_HEADER_SIZE, payload)),
-        };
+        size_t header_size = record_header_size(full);
+        RecordHeader header = {.lsn = SEGMENT + at, .payload_size = payload, .full = full};
+        header.payload_hash = record_payload_hash(
+            wal_payload_hash(slice_make(stream + at + header_size, payload)), header.lsn);
+        if (full) {
+            header.durable = get_fixed64(stream + at + 24);
+            header.time_us = get_fixed64(stream + at + 32);
+        }
         record_encode(stream + at, &header, seed);
-        size_t used = WAL_RECORD_HEADER_SIZE + payload;
+        size_t used = header_size + payload;
         memset(stream + at + used, 0, whole - used);
         at += whole;
     }

@@ -221,8 +221,7 @@ static void print_record(const WalRecord *record, const DumpOptions *options)
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged)) {
-        printf("%" PRIu64 "\t%s", record->lsn + WAL_RECORD_HEADER_SIZE + op.offset,
-               type_name(op.type));
+        printf("%" PRIu64 "\t%s", record->payload_lsn + op.offset, type_name(op.type));
         if (!options->sequences) {
             putchar('\t');
             print_bytes(op.key, options->hex);

@@ -86,7 +86,7 @@ static Status secure_replay(Session *session, uint32_t op_count, RangeLoad range
  * say of the log, so a recovery that is killed here does all of it again. */
 static Status replay_pieces(Session *session, const WalRecord *record)
 {
-    uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
+    uint64_t payload_lsn = record->payload_lsn;
     size_t cursor = 0;
     BatchOp op;
     bool damaged = false;
@@ -127,7 +127,7 @@ static Status replay_record(Session *session, const WalRecord *record)
         RETURN_IF_FAILED(replay_pieces(session, record));
     } else {
         RETURN_IF_FAILED(status);
-        uint64_t payload_lsn = record->lsn + WAL_RECORD_HEADER_SIZE;
+        uint64_t payload_lsn = record->payload_lsn;
         size_t cursor = 0;
         BatchOp op;
         bool damaged = false;

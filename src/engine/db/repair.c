@@ -434,7 +434,7 @@ static Status take_record(void *arg, const WalRecord *record)
     BatchOp op;
     bool damaged = false;
     while (batch_next(record->payload, &cursor, &op, &damaged))
-        RETURN_IF_FAILED(spool_operation(r, &op, record->lsn + WAL_RECORD_HEADER_SIZE + op.offset));
+        RETURN_IF_FAILED(spool_operation(r, &op, record->payload_lsn + op.offset));
     return AIDB_OK;
 }
 

@@ -15,7 +15,8 @@
 
 #include <stdlib.h>
 
-#define WINDOW_SIZE (256u << 10)
+#define WINDOW_SIZE   (256u << 10)
+#define UNPROVEN_SIZE (64u << 10) /* searched for records that only their payload speaks for */
 
 Status scan_init(Scan *scan, const WalOptions *options)
 {
@@ -37,10 +38,11 @@ void scan_set_log(Scan *scan, const WalStart *start)
     buffer_clear(&scan->window);
 }
 
-bool scan_decode(const Scan *scan, const uint8_t *bytes, uint64_t lsn, RecordHeader *header)
+bool scan_decode(const Scan *scan, const uint8_t *bytes, size_t size, uint64_t lsn,
+                 RecordHeader *header)
 {
-    return scan->unproven ? record_decode_unproven(bytes, lsn, header)
-                          : record_decode(bytes, lsn, scan->seed, header);
+    return scan->unproven ? record_decode_unproven(bytes, size, lsn, header)
+                          : record_decode(bytes, size, lsn, scan->seed, header);
 }
 
 /* Opens the file that rules for an LSN's segment; false in *found when there is none. */
@@ -122,17 +124,16 @@ Status scan_record(Scan *scan, uint64_t lsn, uint64_t limit, FoundRecord *found,
     size_t got;
     *found = (FoundRecord){.end = 0};
     *flaw = (Flaw){.lsn = lsn, .what = "no valid log record where one should be"};
-    if (limit - lsn < WAL_RECORD_HEADER_SIZE)
-        return AIDB_OK;
-    RETURN_IF_FAILED(scan_bytes(scan, lsn, WAL_RECORD_HEADER_SIZE, &bytes, &got));
-    if (got < WAL_RECORD_HEADER_SIZE) {
-        *flaw = (Flaw){.lsn = lsn + got, .what = "log bytes are missing"};
+    size_t header_max =
+        limit - lsn < RECORD_HEADER_FULL ? (size_t)(limit - lsn) : RECORD_HEADER_FULL;
+    RETURN_IF_FAILED(scan_bytes(scan, lsn, header_max, &bytes, &got));
+    RecordHeader header = {.full = false};
+    if (!scan_decode(scan, bytes, got, lsn, &header)) {
+        if (got < header_max && (header.full || got < RECORD_HEADER_SHORT))
+            *flaw = (Flaw){.lsn = lsn + got, .what = "log bytes are missing"};
         return AIDB_OK;
     }
-    RecordHeader header;
-    if (!scan_decode(scan, bytes, lsn, &header))
-        return AIDB_OK;
-    uint64_t size = record_size(header.payload_size);
+    uint64_t size = record_size(header.full, header.payload_size);
     if (size > limit - lsn) {
         flaw->what = "a log record passes the end of its log";
         return AIDB_OK;
@@ -142,17 +143,29 @@ Status scan_record(Scan *scan, uint64_t lsn, uint64_t limit, FoundRecord *found,
         *flaw = (Flaw){.lsn = lsn + got, .what = "log bytes are missing"};
         return AIDB_OK;
     }
-    if (!record_check(&header, bytes + WAL_RECORD_HEADER_SIZE, &flaw->what))
+    const uint8_t *payload = bytes + record_header_size(header.full);
+    if (!record_check(&header, payload, &flaw->what))
         return AIDB_OK;
     *found = (FoundRecord){
         .header = header,
         .end = lsn + size,
-        .payload = slice_make(bytes + WAL_RECORD_HEADER_SIZE, header.payload_size),
+        .payload = slice_make(payload, header.payload_size),
     };
     return AIDB_OK;
 }
 
-Status scan_resync(Scan *scan, uint64_t lsn, uint64_t limit, uint64_t *place, RecordHeader *header)
+/* Whether a header that is looked for begins these bytes, at a place that nothing leads to. */
+static bool header_is_here(const Scan *scan, const uint8_t *bytes, size_t size, uint64_t lsn,
+                           bool full, RecordHeader *header)
+{
+    if (full && (size < RECORD_HEADER_FULL || get_fixed64(bytes + RECORD_AT_LSN) != lsn))
+        return false;
+    return scan_decode(scan, bytes, size, lsn, header) && (header->full || !full);
+}
+
+/* The next place where a header is found that is known by itself. */
+static Status resync_by_header(Scan *scan, uint64_t lsn, uint64_t limit, bool full, uint64_t *place,
+                               RecordHeader *header)
 {
     *place = limit;
     if (scan->catalog.count == 0)
@@ -165,16 +178,39 @@ Status scan_resync(Scan *scan, uint64_t lsn, uint64_t limit, uint64_t *place, Re
         const uint8_t *bytes;
         size_t got;
         RETURN_IF_FAILED(scan_bytes(scan, lsn, WINDOW_SIZE, &bytes, &got));
+        bool missing = got < WINDOW_SIZE;
+        size_t last = missing ? RECORD_HEADER_SHORT : RECORD_HEADER_FULL;
         size_t at = 0;
-        for (; at + WAL_RECORD_HEADER_SIZE <= got && lsn + at < limit; at += 8)
-            if (scan_decode(scan, bytes + at, lsn + at, header)) {
+        for (; at + last <= got && lsn + at < limit; at += 8)
+            if (header_is_here(scan, bytes + at, got - at, lsn + at, full, header)) {
                 *place = lsn + at;
                 return AIDB_OK;
             }
         /* Bytes are missing before the window's end: what is behind them may be in the next file. */
-        lsn = got < WINDOW_SIZE
-                  ? segment_start(scan->options, lsn + got) + scan->options->segment_size
-                  : lsn + at;
+        lsn = missing ? segment_start(scan->options, lsn + got) + scan->options->segment_size
+                      : lsn + at;
+    }
+    return AIDB_OK;
+}
+
+Status scan_resync(Scan *scan, uint64_t lsn, uint64_t limit, bool full, uint64_t *place,
+                   RecordHeader *header)
+{
+    RETURN_IF_FAILED(resync_by_header(scan, lsn, limit, full || scan->unproven, place, header));
+    if (full || !scan->unproven || *place <= lsn)
+        return AIDB_OK;
+    /* Without the checksum a short header says next to nothing by itself. Records that lost the full one of their
+     * block are not far. */
+    uint64_t end = *place - lsn < UNPROVEN_SIZE ? *place : lsn + UNPROVEN_SIZE;
+    for (; lsn < end; lsn += 8) {
+        FoundRecord found;
+        Flaw flaw;
+        RETURN_IF_FAILED(scan_record(scan, lsn, end, &found, &flaw));
+        if (found.end != 0) {
+            *place = lsn;
+            *header = found.header;
+            return AIDB_OK;
+        }
     }
     return AIDB_OK;
 }
@@ -233,6 +269,8 @@ struct WalReader {
     size_t log; /* index of the log at `lsn` */
     uint64_t lsn;
     uint64_t end;
+    uint64_t time_us; /* as last stated */
+    uint64_t durable;
     Scan scan;
 };
 
@@ -312,11 +350,16 @@ Status wal_reader_next(WalReader *reader, WalRecord *record)
     RETURN_IF_FAILED(scan_record(&reader->scan, reader->lsn, limit, &found, &flaw));
     if (found.end == 0)
         return scan_damage(&reader->scan, &flaw);
+    if (found.header.full) {
+        reader->time_us = found.header.time_us;
+        reader->durable = found.header.durable;
+    }
     *record = (WalRecord){
         .lsn = reader->lsn,
+        .payload_lsn = reader->lsn + record_header_size(found.header.full),
         .end = found.end,
-        .time_us = found.header.time_us,
-        .durable = found.header.durable,
+        .time_us = reader->time_us,
+        .durable = reader->durable,
         .incarnation = reader->starts[reader->log].incarnation,
         .payload = found.payload,
     };

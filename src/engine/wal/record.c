@@ -1,11 +1,16 @@
 /*
  * record.c - how a record is framed.
  *
- * A record is a header of 40 bytes, the payload, and zero bytes up to a multiple of 8. The header's
- * checksum is seeded with the incarnation that wrote it, nonce included, and covers the LSN: bytes
- * left by an earlier incarnation, by an earlier lap of the ring, in a recycled segment, or put by a
- * client into a value are not a header here and now. The payload has a hash of its own, so that it
- * can be computed before the place in the log is known; the header's checksum ties it to the place.
+ * A record is a header, the payload, and zero bytes up to a multiple of 8. The header's checksum is seeded with
+ * the incarnation that wrote it, nonce included, and with the LSN: bytes left by an earlier incarnation, by an
+ * earlier lap of the ring, in a recycled segment, or put by a client into a value are not a header here and
+ * now. The payload has a hash of its own, so that it can be computed before the place in the log is known; the
+ * header holds it mixed with the place.
+ *
+ * A short header of 16 bytes says what cannot be known otherwise. A full one of 40 states its LSN, too, the
+ * durable frontier and the time. wal.c writes one whenever the frontier has moved, and as the first of each
+ * block, so that what searches the log for the horizon looks for full headers only, which it tells from other bytes
+ * by their LSN, without hashing.
  */
 #include "config.h"
 
@@ -20,13 +25,16 @@
 
 /* Offsets in the header. */
 enum {
-    AT_CHECKSUM = 0,
-    AT_PAYLOAD_SIZE = 4,
-    AT_LSN = 8,
-    AT_DURABLE = 16,
-    AT_TIME = 24,
-    AT_PAYLOAD_HASH = 32
+    AT_CHECKSUM = 0,     /* 48 bits */
+    AT_PAYLOAD_HASH = 6, /* 48 bits */
+    AT_PAYLOAD_SIZE = 12,
+    AT_LSN = RECORD_AT_LSN,
+    AT_DURABLE = 24,
+    AT_TIME = 32
 };
+
+#define FULL_FLAG (UINT32_C(1) << 31) /* beside the payload's size */
+#define BITS_48   ((UINT64_C(1) << 48) - 1)
 
 uint64_t wal_payload_hash(Slice payload)
 {
@@ -39,51 +47,71 @@ uint64_t record_seed(const uint8_t system_id[16], uint32_t incarnation, uint64_t
     return hash_mix(hash_mix(system, incarnation), nonce);
 }
 
-static uint32_t checksum(const uint8_t *header, uint64_t seed)
+uint64_t record_payload_hash(uint64_t payload_hash, uint64_t lsn)
 {
-    return (uint32_t)hash64(header + AT_PAYLOAD_SIZE, WAL_RECORD_HEADER_SIZE - AT_PAYLOAD_SIZE,
-                            seed);
+    return hash_mix(payload_hash, lsn) & BITS_48;
 }
 
-void record_encode(uint8_t to[WAL_RECORD_HEADER_SIZE], const RecordHeader *header, uint64_t seed)
+static uint64_t checksum(const uint8_t *header, bool full, uint64_t lsn, uint64_t seed)
 {
-    put_fixed32(to + AT_PAYLOAD_SIZE, header->payload_size);
-    put_fixed64(to + AT_LSN, header->lsn);
-    put_fixed64(to + AT_DURABLE, header->durable);
-    put_fixed64(to + AT_TIME, header->time_us);
-    put_fixed64(to + AT_PAYLOAD_HASH, header->payload_hash);
-    put_fixed32(to + AT_CHECKSUM, checksum(to, seed));
+    return hash64(header + AT_PAYLOAD_HASH, record_header_size(full) - AT_PAYLOAD_HASH,
+                  hash_mix(seed, lsn)) &
+           BITS_48;
 }
 
-bool record_decode(const uint8_t *from, uint64_t lsn, uint64_t seed, RecordHeader *header)
+void record_encode(uint8_t to[RECORD_HEADER_FULL], const RecordHeader *header, uint64_t seed)
 {
-    /* The LSN comes first: in stale bytes it nearly always differs, and costs least. */
-    return get_fixed64(from + AT_LSN) == lsn &&
-           get_fixed32(from + AT_CHECKSUM) == checksum(from, seed) &&
-           record_decode_unproven(from, lsn, header);
+    uint32_t size = header->payload_size | (header->full ? FULL_FLAG : 0);
+    uint64_t hash_low = header->payload_hash << 48;
+    put_fixed64(to + 8, (uint64_t)size << 32 | header->payload_hash >> 16);
+    put_fixed64(to, hash_low);
+    if (header->full) {
+        put_fixed64(to + AT_LSN, header->lsn);
+        put_fixed64(to + AT_DURABLE, header->durable);
+        put_fixed64(to + AT_TIME, header->time_us);
+    }
+    put_fixed64(to, hash_low | checksum(to, header->full, header->lsn, seed));
 }
 
-bool record_decode_unproven(const uint8_t *from, uint64_t lsn, RecordHeader *header)
+bool record_decode(const uint8_t *from, size_t size, uint64_t lsn, uint64_t seed,
+                   RecordHeader *header)
 {
-    if (get_fixed64(from + AT_LSN) != lsn)
+    /* What the header says comes first: in stale bytes it seldom makes sense, and costs least. */
+    return record_decode_unproven(from, size, lsn, header) &&
+           (get_fixed64(from + AT_CHECKSUM) & BITS_48) == checksum(from, header->full, lsn, seed);
+}
+
+bool record_decode_unproven(const uint8_t *from, size_t size, uint64_t lsn, RecordHeader *header)
+{
+    if (size < RECORD_HEADER_SHORT)
         return false;
+    uint32_t payload_size = get_fixed32(from + AT_PAYLOAD_SIZE);
     *header = (RecordHeader){
-        .payload_size = get_fixed32(from + AT_PAYLOAD_SIZE),
         .lsn = lsn,
-        .durable = get_fixed64(from + AT_DURABLE),
-        .time_us = get_fixed64(from + AT_TIME),
-        .payload_hash = get_fixed64(from + AT_PAYLOAD_HASH),
+        .payload_size = payload_size & ~FULL_FLAG,
+        .full = (payload_size & FULL_FLAG) != 0,
+        .payload_hash = get_fixed64(from + AT_PAYLOAD_HASH) & BITS_48,
     };
-    return header->payload_size <= WAL_PAYLOAD_MAX && header->durable <= lsn;
+    if (header->payload_size > WAL_PAYLOAD_MAX)
+        return false;
+    if (!header->full)
+        return true;
+    if (size < RECORD_HEADER_FULL || get_fixed64(from + AT_LSN) != lsn)
+        return false;
+    header->durable = get_fixed64(from + AT_DURABLE);
+    header->time_us = get_fixed64(from + AT_TIME);
+    return header->durable <= lsn;
 }
 
 bool record_check(const RecordHeader *header, const uint8_t *rest, const char **what)
 {
-    if (wal_payload_hash(slice_make(rest, header->payload_size)) != header->payload_hash) {
+    uint64_t hash = wal_payload_hash(slice_make(rest, header->payload_size));
+    if (record_payload_hash(hash, header->lsn) != header->payload_hash) {
         *what = "the payload of a log record does not match its hash";
         return false;
     }
-    uint64_t padded = record_size(header->payload_size) - WAL_RECORD_HEADER_SIZE;
+    uint64_t padded =
+        record_size(header->full, header->payload_size) - record_header_size(header->full);
     for (uint64_t i = header->payload_size; i < padded; i++)
         if (rest[i] != 0) {
             *what = "the padding of a log record is not zero";

@@ -47,21 +47,22 @@ static uint64_t max_lsn(uint64_t a, uint64_t b)
 Status ring_record(const Ring *ring, uint64_t lsn, uint64_t seed, Buffer *scratch,
                    FoundRecord *found)
 {
-    uint8_t bytes[WAL_RECORD_HEADER_SIZE];
+    uint8_t bytes[RECORD_HEADER_FULL];
     RecordHeader header;
     *found = (FoundRecord){.end = 0};
     ring_get(ring, lsn, bytes, sizeof bytes);
-    if (!record_decode(bytes, lsn, seed, &header))
+    if (!record_decode(bytes, sizeof bytes, lsn, seed, &header))
         return AIDB_OK;
-    uint64_t size = record_size(header.payload_size);
+    uint64_t size = record_size(header.full, header.payload_size);
     if (size > ring->size)
         return AIDB_OK;
-    size_t rest_size = (size_t)size - WAL_RECORD_HEADER_SIZE;
-    Slice rest = ring_run(ring, lsn + WAL_RECORD_HEADER_SIZE, rest_size);
+    uint64_t rest_lsn = lsn + record_header_size(header.full);
+    size_t rest_size = (size_t)(lsn + size - rest_lsn);
+    Slice rest = ring_run(ring, rest_lsn, rest_size);
     if (rest.size < rest_size) {
         buffer_clear(scratch);
         RETURN_IF_FAILED(buffer_reserve(scratch, rest_size));
-        ring_get(ring, lsn + WAL_RECORD_HEADER_SIZE, scratch->data, rest_size);
+        ring_get(ring, rest_lsn, scratch->data, rest_size);
         rest = slice_make(scratch->data, rest_size);
     }
     const char *what;
@@ -79,13 +80,13 @@ static uint64_t ring_horizon(const Ring *ring, uint64_t seed)
 {
     uint64_t horizon = 0;
     for (uint64_t at = 0; at < ring->size; at += 8) {
-        uint8_t bytes[WAL_RECORD_HEADER_SIZE];
+        uint8_t bytes[RECORD_HEADER_FULL];
         RecordHeader header;
-        uint64_t lsn = get_fixed64(ring->data + (at + 8) % ring->size);
-        if (lsn % ring->size != at) /* not a header at this place */
+        uint64_t lsn = get_fixed64(ring->data + (at + RECORD_AT_LSN) % ring->size);
+        if (lsn % ring->size != at) /* not a full header at this place */
             continue;
         ring_get(ring, lsn, bytes, sizeof bytes);
-        if (record_decode(bytes, lsn, seed, &header))
+        if (record_decode(bytes, sizeof bytes, lsn, seed, &header))
             horizon = max_lsn(horizon, header.durable);
     }
     return horizon;
@@ -258,7 +259,7 @@ static Status walk_newest(LogEnd *log, Scan *scan, const Ring *ring, const WalSt
     uint64_t place = lsn;
     while (log->stop == LSN_MAX && log->horizon <= log->end && place != LSN_MAX) {
         RecordHeader header;
-        OUT_IF_FAILED(scan_resync(scan, place + 8, LSN_MAX, &place, &header));
+        OUT_IF_FAILED(scan_resync(scan, place + 8, LSN_MAX, true, &place, &header));
         if (place != LSN_MAX)
             log->horizon = max_lsn(log->horizon, header.durable);
     }

@@ -38,6 +38,8 @@ typedef struct Salvage {
     uint64_t horizon;
     uint64_t stop; /* where the newest log is known to end, or LSN_MAX */
     bool ring_counts;
+    uint64_t time_us; /* as the newest record that was read and states them says */
+    uint64_t durable;
     Buffer scratch;
 } Salvage;
 
@@ -147,9 +149,9 @@ static void judge_headers(Salvage *s)
 
 static bool ring_decode(const Salvage *s, uint64_t lsn, RecordHeader *header)
 {
-    uint8_t bytes[WAL_RECORD_HEADER_SIZE];
+    uint8_t bytes[RECORD_HEADER_FULL];
     ring_get(&s->ring, lsn, bytes, sizeof bytes);
-    return scan_decode(&s->scan, bytes, lsn, header);
+    return scan_decode(&s->scan, bytes, sizeof bytes, lsn, header);
 }
 
 static Status record_in_ring(Salvage *s, uint64_t lsn, FoundRecord *found)
@@ -158,35 +160,41 @@ static Status record_in_ring(Salvage *s, uint64_t lsn, FoundRecord *found)
     *found = (FoundRecord){.end = 0};
     if (!ring_decode(s, lsn, &header))
         return AIDB_OK;
-    uint64_t size = record_size(header.payload_size);
+    uint64_t size = record_size(header.full, header.payload_size);
     if (size > s->ring.size)
         return AIDB_OK;
     buffer_clear(&s->scratch);
     RETURN_IF_FAILED(buffer_reserve(&s->scratch, (size_t)size));
     ring_get(&s->ring, lsn, s->scratch.data, (size_t)size);
     const char *what;
-    const uint8_t *rest = s->scratch.data + WAL_RECORD_HEADER_SIZE;
+    const uint8_t *rest = s->scratch.data + record_header_size(header.full);
     if (record_check(&header, rest, &what))
         *found = (FoundRecord){
             .header = header, .end = lsn + size, .payload = slice_make(rest, header.payload_size)};
     return AIDB_OK;
 }
 
+/* Whether a header of a record not below `lsn` stands at a place in the ring: one that states its LSN, or one of the
+ * ring's lap that begins with `lsn`. */
+static bool header_in_ring(const Salvage *s, uint64_t at, uint64_t lsn, RecordHeader *header)
+{
+    uint64_t stated = get_fixed64(s->ring.data + (at + RECORD_AT_LSN) % s->ring.size);
+    if (stated % s->ring.size == at && stated >= lsn && ring_decode(s, stated, header) &&
+        header->full)
+        return true;
+    uint64_t behind = (at + s->ring.size - lsn % s->ring.size) % s->ring.size;
+    return !s->scan.unproven && ring_decode(s, lsn + behind, header);
+}
+
 /* The next place at or after `lsn`, below `limit`, where a record's header stands in segments or ring;
  * `limit` if none. */
-static Status next_header(Salvage *s, uint64_t lsn, uint64_t limit, bool ring, uint64_t *place,
-                          RecordHeader *header)
+static Status next_header(Salvage *s, uint64_t lsn, uint64_t limit, bool ring, uint64_t *place)
 {
-    RETURN_IF_FAILED(scan_resync(&s->scan, lsn, limit, place, header));
-    for (uint64_t at = 0; ring && at < s->ring.size; at += 8) {
-        RecordHeader one;
-        uint64_t found = get_fixed64(s->ring.data + (at + 8) % s->ring.size);
-        if (found % s->ring.size == at && found >= lsn && found < *place &&
-            ring_decode(s, found, &one)) {
-            *place = found;
-            *header = one;
-        }
-    }
+    RecordHeader header;
+    RETURN_IF_FAILED(scan_resync(&s->scan, lsn, limit, false, place, &header));
+    for (uint64_t at = 0; ring && at < s->ring.size; at += 8)
+        if (header_in_ring(s, at, lsn, &header) && header.lsn < *place)
+            *place = header.lsn;
     return AIDB_OK;
 }
 
@@ -207,17 +215,21 @@ static Status judge_end(Salvage *s, uint64_t lsn, bool *end)
 {
     uint64_t place = lsn;
     uint64_t behind = 0;
-    *end = false;
-    while (s->horizon <= lsn) {
-        RecordHeader header;
-        RETURN_IF_FAILED(next_header(s, place + 8, LSN_MAX, s->ring_counts, &place, &header));
-        if (place == LSN_MAX) {
-            *end = true;
-            break;
+    RecordHeader header;
+    bool ring = s->ring_counts && s->horizon <= lsn;
+    for (uint64_t at = 0; ring && at < s->ring.size; at += 8)
+        if (header_in_ring(s, at, lsn + 8, &header)) {
+            behind = max_lsn(behind, header.lsn + record_size(header.full, header.payload_size));
+            s->horizon = max_lsn(s->horizon, header.durable);
         }
-        behind = max_lsn(behind, place + record_size(header.payload_size));
+    while (s->horizon <= lsn && place != LSN_MAX) {
+        RETURN_IF_FAILED(scan_resync(&s->scan, place + 8, LSN_MAX, false, &place, &header));
+        if (place == LSN_MAX)
+            break;
+        behind = max_lsn(behind, place + record_size(header.full, header.payload_size));
         s->horizon = max_lsn(s->horizon, header.durable);
     }
+    *end = s->horizon <= lsn;
     s->in->end = max_lsn(s->in->end, behind);
     if (*end && behind > lsn)
         return report(
@@ -228,10 +240,15 @@ static Status judge_end(Salvage *s, uint64_t lsn, bool *end)
 
 static Status visit(Salvage *s, const KnownLog *log, const FoundRecord *found, uint64_t lsn)
 {
+    if (found->header.full) {
+        s->time_us = found->header.time_us;
+        s->durable = found->header.durable;
+    }
     WalRecord record = {.lsn = lsn,
+                        .payload_lsn = lsn + record_header_size(found->header.full),
                         .end = found->end,
-                        .time_us = found->header.time_us,
-                        .durable = found->header.durable,
+                        .time_us = s->time_us,
+                        .durable = s->durable,
                         .incarnation = log->start.incarnation,
                         .payload = found->payload};
     s->in->records++;
@@ -271,9 +288,8 @@ static Status read_log(Salvage *s, size_t index)
             if (end)
                 break;
         }
-        RecordHeader header;
         uint64_t place;
-        RETURN_IF_FAILED(next_header(s, lsn + 8, limit, ring, &place, &header));
+        RETURN_IF_FAILED(next_header(s, lsn + 8, limit, ring, &place));
         uint64_t to = place != LSN_MAX ? place : s->horizon;
         if ((begun || place == limit) && to > lsn)
             RETURN_IF_FAILED(report(s, lsn, to, flaw.what));

@@ -129,7 +129,7 @@ static Status is_end(Verification *verify, uint64_t lsn, bool *end)
     *end = false;
     while (verify->log.horizon <= lsn) {
         RecordHeader header;
-        RETURN_IF_FAILED(scan_resync(&verify->scan, place + 8, LSN_MAX, &place, &header));
+        RETURN_IF_FAILED(scan_resync(&verify->scan, place + 8, LSN_MAX, true, &place, &header));
         if (place == LSN_MAX) {
             *end = true;
             return AIDB_OK;
@@ -172,7 +172,7 @@ static Status verify_log(Verification *verify, uint64_t lsn, uint64_t limit, boo
             lsn += 8;
         }
         RecordHeader header;
-        RETURN_IF_FAILED(scan_resync(&verify->scan, lsn, limit, &lsn, &header));
+        RETURN_IF_FAILED(scan_resync(&verify->scan, lsn, limit, false, &lsn, &header));
     }
     return AIDB_OK;
 }

@@ -175,7 +175,7 @@ static Status check_writable(const Wal *wal)
 
 size_t wal_ring_payload_max(const Wal *wal)
 {
-    return (size_t)(wal->options.ring_size / 4 - WAL_RECORD_HEADER_SIZE);
+    return (size_t)(wal->options.ring_size / 4 - RECORD_HEADER_FULL);
 }
 
 static bool goes_through_ring(const Wal *wal, size_t payload_size)
@@ -183,10 +183,11 @@ static bool goes_through_ring(const Wal *wal, size_t payload_size)
     return payload_size <= wal_ring_payload_max(wal);
 }
 
-/* Where a record with this payload would end. */
+/* Where a record with this payload would end at the latest: how long its header is, only the write lock's holder
+ * can tell. */
 static uint64_t end_of_next(const Wal *wal, size_t payload_size)
 {
-    return wal_copied(wal) + record_size(payload_size);
+    return wal_copied(wal) + record_size(true, payload_size);
 }
 
 static bool has_segments(const Wal *wal, size_t payload_size)
@@ -231,28 +232,29 @@ Status wal_make_room(Wal *wal, Slot *slot, size_t payload_size)
 
 /* ---- appending ---------------------------------------------------------------------------------- */
 
-uint64_t wal_next_payload_lsn(const Wal *wal)
-{
-    return atomic_load_explicit(&wal->shared->copied, memory_order_relaxed) +
-           WAL_RECORD_HEADER_SIZE;
-}
-
-/* Encodes the header of the next record. Write lock held. */
-static void encode_next(Wal *wal, Slice payload, uint64_t payload_hash,
-                        uint8_t bytes[WAL_RECORD_HEADER_SIZE])
+/* Encodes the header of the next record and returns its size. Write lock held. */
+static size_t encode_next(Wal *wal, Slice payload, uint64_t payload_hash,
+                          uint8_t bytes[RECORD_HEADER_FULL])
 {
     WalShared *shared = wal->shared;
-    uint64_t now = port_realtime_us();
-    if (now > shared->last_time_us)
-        shared->last_time_us = now;
+    uint64_t lsn = atomic_load_explicit(&shared->copied, memory_order_relaxed);
+    uint64_t durable = wal_durable_claim(shared);
     RecordHeader header = {
+        .lsn = lsn,
         .payload_size = (uint32_t)payload.size,
-        .lsn = atomic_load_explicit(&shared->copied, memory_order_relaxed),
-        .durable = wal_durable_claim(shared),
-        .time_us = shared->last_time_us,
-        .payload_hash = payload_hash,
+        .full = durable != shared->stated_durable || block_start(lsn) != shared->stated_block,
+        .payload_hash = record_payload_hash(payload_hash, lsn),
     };
+    if (header.full) {
+        uint64_t now = port_realtime_us();
+        if (now > shared->last_time_us)
+            shared->last_time_us = now;
+        header.time_us = shared->last_time_us;
+        header.durable = shared->stated_durable = durable;
+        shared->stated_block = block_start(lsn);
+    }
     record_encode(bytes, &header, shared->seed);
+    return record_header_size(header.full);
 }
 
 uint64_t wal_append(Wal *wal, Slice payload, uint64_t payload_hash)
@@ -260,13 +262,13 @@ uint64_t wal_append(Wal *wal, Slice payload, uint64_t payload_hash)
     static const uint8_t zeros[8];
     WalShared *shared = wal->shared;
     uint64_t lsn = atomic_load_explicit(&shared->copied, memory_order_relaxed);
-    uint64_t payload_lsn = lsn + WAL_RECORD_HEADER_SIZE;
-    uint64_t end = lsn + record_size(payload.size);
-    uint8_t header[WAL_RECORD_HEADER_SIZE];
+    uint8_t header[RECORD_HEADER_FULL];
     assert(wal_has_room(wal, payload.size) && goes_through_ring(wal, payload.size));
     FAILPOINT("wal.reserved");
-    encode_next(wal, payload, payload_hash, header);
-    ring_put(&wal->ring, lsn, header, sizeof header);
+    size_t header_size = encode_next(wal, payload, payload_hash, header);
+    uint64_t payload_lsn = lsn + header_size;
+    uint64_t end = (payload_lsn + payload.size + 7) & ~(uint64_t)7;
+    ring_put(&wal->ring, lsn, header, header_size);
     FAILPOINT("wal.header_copied");
     if (payload.size > 0)
         ring_put(&wal->ring, payload_lsn, payload.data, payload.size);
@@ -414,8 +416,7 @@ static void lay_piece(uint64_t at, Slice piece, uint64_t lsn, uint8_t *buffer, s
 
 /* Writes a record to segments, past the ring, and leaves its last block in the ring, where the next flush
  * finds what stands before its bytes. `buffer` has LARGE_STEP bytes. Flush lock held, ring drained. */
-static Status write_large(Wal *wal, Slice payload, const uint8_t *header, uint64_t end,
-                          uint8_t *buffer)
+static Status write_large(Wal *wal, Slice header, Slice payload, uint64_t end, uint8_t *buffer)
 {
     uint64_t begin = wal_copied(wal);
     Slice before = ring_run(&wal->ring, block_start(begin), begin - block_start(begin));
@@ -425,8 +426,8 @@ static Status write_large(Wal *wal, Slice payload, const uint8_t *header, uint64
         size_t size = (used + FILE_BLOCK - 1) / FILE_BLOCK * FILE_BLOCK;
         memset(buffer, 0, size);
         lay_piece(block_start(begin), before, lsn, buffer, size);
-        lay_piece(begin, slice_make(header, WAL_RECORD_HEADER_SIZE), lsn, buffer, size);
-        lay_piece(begin + WAL_RECORD_HEADER_SIZE, payload, lsn, buffer, size);
+        lay_piece(begin, header, lsn, buffer, size);
+        lay_piece(begin + header.size, payload, lsn, buffer, size);
         status = segment_write(wal, lsn, buffer, size);
         FAILPOINT("wal.large_written");
         if (status == AIDB_OK && lsn + used == end)
@@ -446,8 +447,7 @@ static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload
     if (payload.size > WAL_PAYLOAD_MAX)
         return status_set(AIDB_LIMIT, "a log record of %zu bytes is over the limit of %u",
                           payload.size, WAL_PAYLOAD_MAX);
-    uint64_t end = end_of_next(wal, payload.size);
-    RETURN_IF_FAILED(segments_prepare(wal, slot, end));
+    RETURN_IF_FAILED(segments_prepare(wal, slot, end_of_next(wal, payload.size)));
     uint8_t *buffer = aligned_alloc(FILE_BLOCK, LARGE_STEP);
     if (buffer == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory for a log record of %zu bytes",
@@ -455,11 +455,12 @@ static Status append_large(Wal *wal, Slot *slot, Slice payload, uint64_t payload
     lock_acquire(&shared->flush_lock, slot);
     Status status = flush(wal, slot);
     if (status == AIDB_OK) {
-        uint8_t header[WAL_RECORD_HEADER_SIZE];
-        *payload_lsn = wal_next_payload_lsn(wal);
-        encode_next(wal, payload, payload_hash, header);
+        uint8_t header[RECORD_HEADER_FULL];
         uint64_t begin = wal_copied(wal);
-        if (write_large(wal, payload, header, end, buffer) != AIDB_OK) {
+        size_t header_size = encode_next(wal, payload, payload_hash, header);
+        *payload_lsn = begin + header_size;
+        uint64_t end = (*payload_lsn + payload.size + 7) & ~(uint64_t)7;
+        if (write_large(wal, slice_make(header, header_size), payload, end, buffer) != AIDB_OK) {
             status = fail(wal);
         } else {
             /* In this order: nobody may see durable beyond copied. */

@@ -26,7 +26,6 @@
 #include "engine/base/base.h"
 #include "ipc/ipc.h"
 
-#define WAL_RECORD_HEADER_SIZE  40u
 #define WAL_SEGMENT_HEADER_SIZE 4096u
 
 /* An incarnation and where its log begins; the manifest keeps the list of those the log still needs,
@@ -104,9 +103,12 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery) MUST_CHECK;
 /* ---- reading --------------------------------------------------------------------------------- */
 
 typedef struct WalRecord {
-    uint64_t lsn;     /* of the header; the payload begins at lsn + WAL_RECORD_HEADER_SIZE */
-    uint64_t end;     /* of the record: where the next one begins */
-    uint64_t time_us; /* when it was reserved, never going back */
+    uint64_t lsn;         /* of the header */
+    uint64_t payload_lsn; /* operations count from here */
+    uint64_t end;         /* of the record: where the next one begins */
+    /* As the newest record up to this one says that was read and says it; 0: none did. Records between two that
+     * do were written before the first sync behind the former had ended. */
+    uint64_t time_us; /* when it was written, never going back */
     uint64_t durable; /* durable frontier known when it was written */
     uint32_t incarnation;
     Slice payload; /* until the next call */
@@ -133,8 +135,6 @@ bool wal_has_room(const Wal *wal, size_t payload_size);
 Status wal_make_room(Wal *wal, Slot *slot, size_t payload_size) MUST_CHECK;
 size_t wal_ring_payload_max(const Wal *wal); /* a quarter of the ring */
 
-/* Where the next record's payload will begin. Write lock held. */
-uint64_t wal_next_payload_lsn(const Wal *wal);
 /* Copies one record into the ring and advances `copied`. Cannot fail; makes no system call. Write
  * lock held and wal_has_room just answered true. `payload_hash` is wal_payload_hash(payload),
  * computed before the lock was taken. Returns the LSN of the payload. */

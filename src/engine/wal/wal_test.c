@@ -24,7 +24,6 @@ START_TEST(test_new_log)
     ck_assert_uint_eq(store.last.next.first_lsn, SEGMENT);
     ck_assert_uint_eq(wal_copied(store.wal), SEGMENT);
     ck_assert_uint_eq(wal_durable(store.wal), SEGMENT);
-    ck_assert_uint_eq(wal_next_payload_lsn(store.wal), SEGMENT + WAL_RECORD_HEADER_SIZE);
     ck_ok(wal_sync(store.wal, store.slot, 0));
     ck_ok(wal_sync(store.wal, store.slot, SEGMENT));
     ck_fails(AIDB_INVALID, wal_sync(store.wal, store.slot, SEGMENT + 1));
@@ -66,27 +65,41 @@ START_TEST(test_golden)
         .system_id = "0123456789abcde", .segment_size = 65536, .ring_size = 65536};
     uint8_t block[WAL_SEGMENT_HEADER_SIZE];
     char hex[2 * 96 + 1];
-    RecordHeader header = {
-        .payload_size = 3,
-        .lsn = 65536,
-        .durable = 65000,
-        .time_us = UINT64_C(1700000000000000),
-        .payload_hash = wal_payload_hash(slice_from_string("abc")),
-    };
-    uint64_t seed = record_seed(options.system_id, 7, UINT64_C(0x1122334455667788));
-    record_encode(block, &header, seed);
-    for (size_t i = 0; i < WAL_RECORD_HEADER_SIZE; i++)
-        snprintf(hex + 2 * i, 3, "%02x", block[i]);
-    ck_assert_str_eq(hex, "415704d2030000000000010000000000e8fd000000000000"
-                          "00401e18240a06007a65313f2d3f67e5");
-    RecordHeader again;
-    ck_assert(record_decode(block, 65536, seed, &again));
-    ck_assert_uint_eq(again.payload_size, 3);
-    ck_assert_uint_eq(again.durable, 65000);
-    ck_assert_uint_eq(again.time_us, header.time_us);
-    ck_assert_uint_eq(again.payload_hash, header.payload_hash);
-    ck_assert(!record_decode(block, 65544, seed, &again));
-    ck_assert(!record_decode(block, 65536, seed + 1, &again));
+    static const char *const headers[] = {"16c081ff21c04503cdafafa703000000",
+                                          "b1207e9359a74503cdafafa7030000800000010000000000"
+                                          "e8fd00000000000000401e18240a0600"};
+    for (int full = 0; full <= 1; full++) {
+        RecordHeader header = {
+            .lsn = 65536,
+            .payload_size = 3,
+            .full = full,
+            .payload_hash = record_payload_hash(wal_payload_hash(slice_from_string("abc")), 65536),
+            .durable = full ? 65000 : 0,
+            .time_us = full ? UINT64_C(1700000000000000) : 0,
+        };
+        uint64_t seed = record_seed(options.system_id, 7, UINT64_C(0x1122334455667788));
+        size_t size = record_header_size(full);
+        record_encode(block, &header, seed);
+        for (size_t i = 0; i < size; i++)
+            snprintf(hex + 2 * i, 3, "%02x", block[i]);
+        ck_assert_str_eq(hex, headers[full]);
+        RecordHeader again;
+        ck_assert(record_decode(block, size, 65536, seed, &again));
+        ck_assert_uint_eq(again.lsn, 65536);
+        ck_assert_uint_eq(again.payload_size, 3);
+        ck_assert_int_eq(again.full, full);
+        ck_assert_uint_eq(again.payload_hash, header.payload_hash);
+        ck_assert_uint_eq(again.durable, header.durable);
+        ck_assert_uint_eq(again.time_us, header.time_us);
+        ck_assert(!record_decode(block, size - 1, 65536, seed, &again));
+        ck_assert(!record_decode(block, size, 65544, seed, &again));
+        ck_assert(!record_decode(block, size, 65536, seed + 1, &again));
+        for (size_t bit = 0; bit < 8 * size; bit++) {
+            block[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            ck_assert(!record_decode(block, sizeof block, 65536, seed, &again));
+            block[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+    }
     SegmentHeader segment = {
         .incarnation = 7,
         .first_lsn = 65536,
@@ -98,10 +111,10 @@ START_TEST(test_golden)
     segment_header_encode(block, &options, &segment);
     for (size_t i = 0; i < 96; i++)
         snprintf(hex + 2 * i, 3, "%02x", block[i]);
-    ck_assert_str_eq(hex, "414944425753454701000000070000003031323334353637"
+    ck_assert_str_eq(hex, "414944425753454702000000070000003031323334353637"
                           "383961626364650000000100000000000000010000000000"
                           "e8fd000000000000000001000000000000fa000000000000"
-                          "02000000000000003a7c18c2fa39cf700000000000000000");
+                          "0200000000000000114754b6de118de00000000000000000");
     SegmentHeader read;
     ck_assert_int_eq(segment_header_decode(block, &options, 65536, 7, &read), HEADER_VALID);
     uint8_t second[WAL_SEGMENT_HEADER_SIZE];
@@ -178,13 +191,15 @@ START_TEST(test_stop_gives_released_room_back)
         ck_ok(test_store_open(&store));
         uint8_t bytes[1000] = {1};
         Slice payload = slice_make(bytes, sizeof bytes);
-        for (int i = 0; i < 600; i++) {
+        uint64_t kept = whole ? 0 : 5, from = 0;
+        for (uint64_t i = 0; i < 600; i++) {
             ck_ok(wal_make_room(store.wal, store.slot, payload.size));
             wal_append(store.wal, payload, wal_payload_hash(payload));
+            if (i + kept + 1 == 600)
+                from = wal_copied(store.wal);
         }
-        uint64_t kept = whole ? 0 : 5;
         ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
-        uint64_t end = wal_copied(store.wal), from = end - kept * record_size(payload.size);
+        uint64_t end = wal_copied(store.wal);
         store.manifest->from = from;
         wal_release(store.wal, store.slot, from);
         ck_ok(wal_stop(store.wal, store.slot));
@@ -241,31 +256,40 @@ START_TEST(test_room)
     test_store_make(&store, SEGMENT, RING);
     ck_ok(test_store_open(&store));
     size_t max = wal_ring_payload_max(store.wal);
-    ck_assert_uint_eq(max, RING / 4 - WAL_RECORD_HEADER_SIZE);
+    ck_assert_uint_eq(max, RING / 4 - RECORD_HEADER_FULL);
     uint8_t *bytes = calloc(1, max);
-    Slice payload = slice_make(bytes, max);
-    uint64_t hash = wal_payload_hash(payload);
-    for (int i = 0; i < 4; i++) {
-        ck_assert(wal_has_room(store.wal, max));
+    Slice payload = slice_make(bytes, max), nothing = slice_make(NULL, 0);
+    uint64_t hash = wal_payload_hash(payload), hash_of_nothing = wal_payload_hash(nothing);
+    int count = 0;
+    for (; wal_has_room(store.wal, max); count++)
         wal_append(store.wal, payload, hash);
-    }
-    ck_assert(!wal_has_room(store.wal, 0));
-    ck_assert_uint_eq(wal_durable(store.wal), store.last.next.first_lsn);
+    ck_assert_int_eq(count, 4);
+    while (wal_has_room(store.wal, 0))
+        wal_append(store.wal, nothing, hash_of_nothing);
+    uint64_t first = store.last.next.first_lsn;
+    ck_assert_uint_le(wal_copied(store.wal), first + RING);
+    ck_assert_uint_gt(wal_copied(store.wal), first + RING - RECORD_HEADER_FULL);
+    ck_assert_uint_eq(wal_durable(store.wal), first);
     ck_ok(wal_make_room(store.wal, store.slot, max));
     ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
-    for (int i = 0; i < 4; i++) {
-        ck_assert(wal_has_room(store.wal, max));
+    for (count = 0; wal_has_room(store.wal, max); count++)
         wal_append(store.wal, payload, hash);
-    }
-    ck_assert_uint_eq(wal_copied(store.wal), store.last.next.first_lsn + SEGMENT);
+    ck_assert_int_ge(count, 2);
     ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
-    ck_assert(!wal_has_room(store.wal, 0)); /* no segment */
+    while (wal_has_room(store.wal, 0)) {
+        wal_append(store.wal, nothing, hash_of_nothing);
+        ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
+    }
+    /* There is no segment. */
+    ck_assert_uint_le(wal_copied(store.wal), first + SEGMENT);
+    ck_assert_uint_gt(wal_copied(store.wal), first + SEGMENT - RECORD_HEADER_FULL);
     ck_ok(wal_make_room(store.wal, store.slot, 0));
     ck_assert(wal_has_room(store.wal, 0));
-    wal_append(store.wal, slice_make(NULL, 0), wal_payload_hash(slice_make(NULL, 0)));
+    wal_append(store.wal, nothing, hash_of_nothing);
+    uint64_t end = wal_copied(store.wal);
     test_store_crash(&store);
     ck_ok(test_store_open(&store));
-    ck_assert_uint_eq(store.last.end, 2 * SEGMENT + WAL_RECORD_HEADER_SIZE);
+    ck_assert_uint_eq(store.last.end, end);
     ck_fails(AIDB_LIMIT, wal_make_room(store.wal, store.slot, (size_t)WAL_PAYLOAD_MAX + 1));
     free(bytes);
     test_store_remove(&store);
@@ -275,8 +299,8 @@ END_TEST
 /* Large records span segments, are durable at once, and stand in order among small ones. */
 START_TEST(test_large_records)
 {
-    static const size_t sizes[] = {RING / 4 - WAL_RECORD_HEADER_SIZE + 1, RING, SEGMENT - 40,
-                                   SEGMENT, SEGMENT * 5 + 3};
+    static const size_t sizes[] = {RING / 4 - RECORD_HEADER_FULL + 1, RING, SEGMENT - 40, SEGMENT,
+                                   SEGMENT * 5 + 3};
     for (int clean = 0; clean <= 1; clean++)
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             TestStore store;
@@ -293,8 +317,7 @@ START_TEST(test_large_records)
             ck_ok(
                 wal_append_large(store.wal, store.slot, payload, wal_payload_hash(payload), &lsn));
             ck_assert_uint_eq(wal_durable(store.wal), wal_copied(store.wal));
-            ck_assert_uint_eq(lsn + record_size(sizes[i]) - WAL_RECORD_HEADER_SIZE,
-                              wal_copied(store.wal));
+            ck_assert_uint_eq((lsn + sizes[i] + 7) / 8 * 8, wal_copied(store.wal));
             test_append_many(&store, 20);
             if (clean)
                 test_store_stop(&store);
@@ -420,7 +443,7 @@ START_TEST(test_another_format)
     ck_fails(AIDB_UNSUPPORTED, test_store_open(&store));
     ck_assert_ptr_nonnull(strstr(status_message(), segment));
     ck_assert_ptr_nonnull(
-        strstr(status_message(), "has format 2, this version of AiDb reads format 1"));
+        strstr(status_message(), "has format 3, this version of AiDb reads format 2"));
     change_format(segment, 0, WAL_SEGMENT_HEADER_SIZE, 80, WAL_FORMAT_VERSION);
     for (off_t slot = 0; slot < 2; slot++)
         change_format(ring, slot * 2048, 2048, 88, WAL_FORMAT_VERSION + 1);
