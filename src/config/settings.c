@@ -50,7 +50,7 @@ static const Setting SETTINGS[] = {
     {"level_multiplier", GROUP_ENGINE, SETTING_INTEGER, "10", 2, 100, RELOAD, FIELD(engine.level_multiplier), NULL,
      "how many times larger each further level is"},
     {"level0_files", GROUP_ENGINE, SETTING_INTEGER, "4", 1, 100, RELOAD, FIELD(engine.level0_files), NULL,
-     "tables in level 0 that start a compaction; writes slow down at three times as many"},
+     "flushes with tables in level 0 that start a compaction; writes slow down at three times as many"},
     {"compactors", GROUP_ENGINE, SETTING_INTEGER, "1", 1, CONFIG_COMPACTORS_MAX, RELOAD, FIELD(engine.compactors), NULL,
      "compactions that run at once"},
     {"compaction_rate", GROUP_ENGINE, SETTING_SIZE, "0", 0, 16 * TIB, RELOAD, FIELD(engine.compaction_rate), NULL,

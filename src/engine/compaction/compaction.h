@@ -41,9 +41,12 @@ typedef struct Pick {
     FileMeta *
         *inputs[2]; /* heap arrays; inputs[1] from output_level. Level 0 inputs newest first */
     uint32_t counts[2];
-    bool trivial_move;    /* inputs[0] may be moved down as they are */
-    bool bottom;          /* no level below holds keys of the range: tombstones may be dropped */
-    double score;         /* >= 1 when due */
+    bool trivial_move; /* inputs[0] may be moved down as they are */
+    bool bottom;       /* no level below holds keys of the range: tombstones may be dropped */
+    double score;      /* >= 1 when due */
+    /* Level 0 has grown past what makes it due: what this job writes, the next one of its range soon writes
+     * again. */
+    bool behind;
     uint64_t input_bytes; /* of both */
     /* The key range that the job owns in its levels: every output stays inside. */
     Slice smallest, largest;
@@ -90,6 +93,8 @@ void pick_release(const Pick *pick);
 Status pick_move(const Pick *pick, VersionEdit *edit) MUST_CHECK;
 /* Where the next pick of pick->level should go on. */
 void pick_advance(const Pick *pick, PickCursor *cursor);
+/* Runs of level 0: the tables of a flush are one, as no key is in two of them. */
+uint32_t compaction_level0_runs(const Version *version);
 /* Highest score over levels and bytes above target: for backpressure and "is any compaction due". */
 double compaction_score(const Version *version, const PickOptions *options,
                         uint64_t *pending_bytes);
@@ -98,6 +103,13 @@ double compaction_score(const Version *version, const PickOptions *options,
 
 typedef enum KeepDecision { KEEP = 0, DROP = 1, KEEP_TOMBSTONES = 2 } KeepDecision;
 
+/* A key that parts the key space in two about equal halves, as flushes see it; any bytes will do. Tables of level 0
+ * and of the level below it end before it, so that the halves can be compacted side by side. size 0: not known. */
+typedef struct SplitKey {
+    uint8_t key[64];
+    uint32_t size;
+} SplitKey;
+
 typedef struct JobContext {
     const TableOptions *table;
     const char *directory; /* data/sst */
@@ -105,7 +117,8 @@ typedef struct JobContext {
     TableReader *reader;   /* bypasses the block cache; what it holds is released at a job's end */
     Slot *slot;
     uint64_t table_size;
-    uint64_t rate; /* bytes written a second, 0: no limit */
+    uint64_t rate;   /* bytes written a second, 0: no limit */
+    SplitKey *split; /* NULL: none; a flush that it does not part into halves sets another one */
     /* Asked now and then: true stops the job with AIDB_CANCELED (shutdown). */
     bool (*stop)(void *arg);
     void *stop_arg;

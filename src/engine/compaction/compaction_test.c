@@ -177,6 +177,7 @@ START_TEST(test_keep)
     char text[512];
     int asked = 0;
     store_create(&store);
+    store.context.split = NULL;
     ck_assert_int_eq(memtable_create(store.pool, store.slot, &memtable), AIDB_OK);
     put(&store, memtable, "a1", "v", 10);
     put(&store, memtable, "d1", "v", 11);
@@ -343,6 +344,93 @@ START_TEST(test_empty_flush)
 }
 END_TEST
 
+/* Flushes entries with keys from, from + step, ...; *ends are where the tables of level 0 that it made begin. */
+static size_t flush_keys(Store *store, uint32_t from, uint32_t step, uint32_t begins[2])
+{
+    Memtable *memtable;
+    VersionEdit edit = {0};
+    ck_assert_int_eq(memtable_create(store->pool, store->slot, &memtable), AIDB_OK);
+    for (uint32_t i = 0; i < 400; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%06u", from + i * step);
+        put(store, memtable, key, "twenty bytes of text", ++store->lsn);
+    }
+    ck_assert_int_eq(flush_run(&store->context, &memtable, 1, NULL, 0, &edit), AIDB_OK);
+    check_outputs(store, &edit);
+    size_t count = edit.added_count;
+    ck_assert_uint_le(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        char key[7] = "";
+        memcpy(key, edit.added[i].smallest.data, 6);
+        begins[i] = (uint32_t)strtoul(key, NULL, 10);
+    }
+    edit.flushed_lsn = store->lsn + 1;
+    install(store, &edit);
+    version_edit_deinit(&edit);
+    memtable_retire(memtable, store->slot);
+    return count;
+}
+
+/* A flush is cut in two where the middle of the one before was, and compactions keep to that place. */
+START_TEST(test_split)
+{
+    Store store;
+    uint32_t begins[2];
+    store_create(&store);
+    store.context.table_size = store.options.table_size = 1u << 20;
+    store.options.level_base_size = 1u << 20;
+    /* Keys that rise are never cut. */
+    for (uint32_t i = 0; i < 3; i++)
+        ck_assert_uint_eq(flush_keys(&store, i * 400, 1, begins), 1);
+    /* So are halves too small to be worth it. */
+    ck_assert_uint_eq(flush_keys(&store, 0, 5, begins), 1);
+    ck_assert_uint_eq(flush_keys(&store, 0, 5, begins), 1);
+    store.context.table_size = store.options.table_size = 64u << 10;
+    ck_assert_uint_eq(flush_keys(&store, 0, 5, begins), 2);
+    ck_assert_uint_eq(begins[1], 1000);
+    ck_assert_uint_eq(flush_keys(&store, 3, 4, begins), 2);
+    ck_assert_uint_eq(begins[1], 1003);
+    ck_assert_uint_eq(flush_keys(&store, 2, 5, begins), 2);
+    ck_assert_uint_eq(begins[1], 1002);
+    ck_assert_uint_eq(compaction_level0_runs(store.set->current), 8);
+    /* The first ones reach over it: one job takes all, and what it writes does not. */
+    compact_all(&store);
+    ck_assert_uint_eq(store.set->current->levels[LEVELS - 1].count, 2);
+    FileMeta **files = store.set->current->levels[LEVELS - 1].files;
+    ck_assert_int_lt(slice_compare(files[0]->largest, slice_from_string("001000")), 0);
+    ck_assert_int_ge(slice_compare(files[1]->smallest, slice_from_string("001000")), 0);
+    /* From now on there are two. */
+    for (uint32_t i = 0; i < store.options.level0_files; i++)
+        ck_assert_uint_eq(flush_keys(&store, i, 5, begins), 2);
+    Pick halves[2];
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(
+            compaction_pick(store.set->current, &store.options, store.cursors, &halves[i]),
+            AIDB_OK);
+        ck_assert_int_eq(halves[i].level, 0);
+        ck_assert_int_eq(halves[i].output_level, LEVELS - 1);
+        ck_assert_uint_eq(halves[i].counts[0], store.options.level0_files);
+        ck_assert_uint_eq(halves[i].counts[1], 1);
+        pick_claim(&halves[i], ++store.job);
+    }
+    for (int i = 0; i < 2; i++) {
+        VersionEdit edit = {0};
+        ck_assert_int_eq(merge_run(&store.context, &halves[i], NULL, 0, &edit), AIDB_OK);
+        check_outputs(&store, &edit);
+        install(&store, &edit);
+        version_edit_deinit(&edit);
+        pick_deinit(&halves[i]);
+    }
+    ck_assert_uint_eq(store.set->current->levels[0].count, 0);
+    ck_assert_uint_eq(store.set->current->levels[LEVELS - 1].count, 2);
+    /* Writes that go elsewhere are cut elsewhere. */
+    ck_assert_uint_eq(flush_keys(&store, 500000, 5, begins), 1);
+    ck_assert_uint_eq(flush_keys(&store, 500000, 5, begins), 2);
+    ck_assert_uint_eq(begins[1], 501000);
+    store_destroy(&store);
+}
+END_TEST
+
 /* Many range tombstones without a point between them are cut into several files too. */
 START_TEST(test_many_ranges)
 {
@@ -414,6 +502,7 @@ int main(void)
     tcase_add_test(jobs, test_faults);
     tcase_add_test(jobs, test_flush_faults);
     tcase_add_test(jobs, test_empty_flush);
+    tcase_add_test(jobs, test_split);
     tcase_add_test(jobs, test_many_ranges);
     tcase_add_test(jobs, test_large_values);
     suite_add_tcase(suite, jobs);

@@ -18,6 +18,10 @@
  * containing that key: hence bounds that are exclusive, and files of a level that never overlap.
  * Outputs begin at user keys, so all versions of a key are in one.
  *
+ * Where writes go all over the key space, every table of level 0 would overlap every other, and all of them
+ * would have to be compacted together, by one job. So a flush is cut in two where the one before it had its
+ * middle, as long as that is near its own middle; keys that rise are never cut.
+ *
  * Memory: the current block of each source, the block being built, and all range tombstones of the
  * inputs. Nothing is shared but the counter of file numbers; no lock is held.
  */
@@ -33,6 +37,7 @@
 #include <time.h>
 
 #define BOUND_MAX    256u
+#define SPLIT_PART   32u /* of table_size: smaller halves are not made */
 #define PACE_ENTRIES 512u
 #define PACE_BYTES   (256u << 10)
 #define SLEEP_MS     10
@@ -69,6 +74,11 @@ typedef struct Job {
     Buffer start;         /* where the current output begins; empty: before every key */
     uint64_t range_bytes; /* of fragments that begin in the current output */
     bool garbage;
+    uint64_t entries_total; /* of the memtables of a flush */
+    uint64_t entries_seen;
+    bool split_passed; /* the current key is not below the split */
+    bool was_split;
+    SplitKey middle;            /* of a flush, once it is passed */
     uint32_t grandparent;       /* the first that does not end before the current key */
     uint64_t grandparent_bytes; /* passed since the output began */
 
@@ -337,10 +347,49 @@ static uint64_t output_size(const Job *job)
     return (job->builder != NULL ? table_builder_size(job->builder) : 0) + job->range_bytes;
 }
 
-/* Cuts before `key` when the output is large enough, or wide enough that compacting it later would
- * rewrite too much. */
+/* Whether the split is to be made at the first key that is not below it. A flush must be near its middle and
+ * large enough that halves are worth it. */
+static bool is_split_here(const Job *job)
+{
+    if (output_size(job) == 0)
+        return false;
+    if (job->pick != NULL)
+        return job->pick->level == 0;
+    return output_size(job) >= job->context->table_size / SPLIT_PART &&
+           job->entries_seen >= job->entries_total / 4 &&
+           job->entries_seen <= job->entries_total - job->entries_total / 4;
+}
+
+static Status maybe_split(Job *job, Slice key)
+{
+    const SplitKey *split = job->context->split;
+    if (split == NULL || split->size == 0 || job->split_passed)
+        return AIDB_OK;
+    Slice at = slice_make(split->key, split->size);
+    if (slice_compare(key, at) < 0)
+        return AIDB_OK;
+    job->split_passed = true;
+    if (!is_split_here(job))
+        return AIDB_OK;
+    job->was_split = true;
+    return cut(job, at);
+}
+
+/* Counts an entry of a flush; the key in the middle may be where the next one is cut. */
+static void note_middle(Job *job, Slice key)
+{
+    if (++job->entries_seen != job->entries_total / 2 + 1)
+        return;
+    job->middle.size =
+        key.size < sizeof job->middle.key ? (uint32_t)key.size : sizeof job->middle.key;
+    memcpy(job->middle.key, key.data, job->middle.size);
+}
+
+/* Cuts before `key` at the split, or when the output is large enough, or wide enough that compacting it later
+ * would rewrite too much. */
 static Status maybe_cut(Job *job, Slice key)
 {
+    RETURN_IF_FAILED(maybe_split(job, key));
     if (job->pick == NULL)
         return AIDB_OK;
     while (job->grandparent < job->pick->grandparent_count) {
@@ -468,6 +517,7 @@ static Status run_loop(Job *job, Iter *iter)
         if (is_needed(job, entry, &state))
             RETURN_IF_FAILED(add_entry(job, entry, &state));
         state.any = true;
+        note_middle(job, entry->key);
         RETURN_IF_FAILED(pace(job, entry->key.size + entry->value.size));
         RETURN_IF_FAILED(iter->ops->next(iter));
     }
@@ -583,6 +633,8 @@ static Status job_run(Job *job, Iter **sources, size_t source_count, RangeFragme
     FAILPOINT("table.named");
     if (status == AIDB_OK)
         status = add_outputs(job, edit);
+    if (status == AIDB_OK && job->pick == NULL && job->context->split != NULL && !job->was_split)
+        *job->context->split = job->middle;
     if (status != AIDB_OK)
         remove_outputs(job);
     job_deinit(job);
@@ -632,6 +684,7 @@ Status flush_run(JobContext *context, Memtable *const *memtables, size_t count,
             OUT_IF_FAILED(memtable_fragments(memtables[i], &fragments[i]));
         OUT_IF_FAILED(memtable_iter_create(memtables[i], &sources[source_count]));
         source_count++;
+        job.entries_total += memtable_entries(memtables[i]);
     }
     if (source_count > 0) {
         size_t taken = source_count;

@@ -267,11 +267,31 @@ static uint64_t tombstone_bonus(const Version *version, const FileMeta *file)
     return bonus;
 }
 
+/* Newest first, tables of a flush stand together and have its first LSN. */
+static uint32_t count_runs(const Version *version, bool unclaimed)
+{
+    uint32_t runs = 0;
+    uint64_t last = 0;
+    for (uint32_t i = 0; i < version->levels[0].count; i++) {
+        const FileMeta *file = version->levels[0].files[i];
+        if (unclaimed && claim_of(file) != 0)
+            continue;
+        if (runs == 0 || file->info.lsn_min != last)
+            runs++;
+        last = file->info.lsn_min;
+    }
+    return runs;
+}
+
+uint32_t compaction_level0_runs(const Version *version)
+{
+    return count_runs(version, false);
+}
+
 /* How urgent a level is, over its files that no job has. */
 static double level_score(const Version *version, const PickOptions *options,
                           const LevelTargets *targets, int level)
 {
-    uint32_t count = 0;
     uint64_t bytes = 0;
     uint64_t bonus = 0;
     if (level >= LAST_LEVEL || (level > 0 && targets->bytes[level] == 0))
@@ -280,16 +300,16 @@ static double level_score(const Version *version, const PickOptions *options,
         const FileMeta *file = version->levels[level].files[i];
         if (claim_of(file) != 0)
             continue;
-        count++;
         bytes += file->info.file_size;
         if (file->info.deletes > 0 || file->info.range_deletes > 0)
             bonus += tombstone_bonus(version, file);
     }
     if (level > 0)
         return (double)(bytes + bonus) / (double)targets->bytes[level];
-    double score = (double)count / (options->level0_files > 0 ? options->level0_files : 1);
+    uint32_t runs = count_runs(version, true);
+    double score = (double)runs / (options->level0_files > 0 ? options->level0_files : 1);
     double by_size = (double)(bytes + bonus) / (double)(options->level_base_size + 1);
-    return (count > 1 || bonus > 0) && by_size > score ? by_size : score;
+    return (runs > 1 || bonus > 0) && by_size > score ? by_size : score;
 }
 
 double compaction_score(const Version *version, const PickOptions *options, uint64_t *pending_bytes)
@@ -303,7 +323,7 @@ double compaction_score(const Version *version, const PickOptions *options, uint
         uint64_t bytes = version->levels[level].bytes;
         if (score > highest)
             highest = score;
-        if (level == 0 && version->levels[0].count >= options->level0_files)
+        if (level == 0 && count_runs(version, false) >= options->level0_files)
             pending += bytes;
         if (level > 0 && bytes > targets.bytes[level])
             pending += bytes - targets.bytes[level];
@@ -613,6 +633,19 @@ static Status draft_init(Draft *draft, const Version *version, const PickOptions
 
 /* ---- level 0 --------------------------------------------------------------------------------- */
 
+/* What a manual compaction is about. */
+typedef struct Manual {
+    Slice from, to; /* empty: open */
+    uint64_t started_number;
+    uint64_t started_lsn;
+} Manual;
+
+static bool is_wanted(const Manual *manual, const FileMeta *file)
+{
+    return file_overlaps(file, manual->from, manual->to.size > 0 ? manual->to : (Slice){0}) &&
+           file->info.lsn_min <= manual->started_lsn;
+}
+
 static bool draft_has(const Draft *draft, const FileMeta *file)
 {
     for (uint32_t i = 0; i < draft->upper_count; i++) {
@@ -658,8 +691,19 @@ static void order_level0(Draft *draft)
     }
 }
 
-/* The oldest files; small ones together, so that they become one. */
-static bool draft_level0(Draft *draft)
+/* Whether the files of level 0 make a job of a decent size, with what they overlap below. */
+static bool is_enough_of_level0(Draft *draft)
+{
+    uint64_t upper = sum_bytes(draft->upper, draft->upper_count);
+    if (upper >= draft->options->table_size / SMALL_PART)
+        return true;
+    draft_find_lower(draft);
+    return upper + sum_bytes(lower_files(draft), lower_count(draft)) >= draft->options->table_size;
+}
+
+/* The oldest files (`manual`: of those that it wants) with all that overlap them; where that is little, the next
+ * ones as well, so that small files become one. *blocked: running jobs are in the way of some. */
+static bool draft_level0(Draft *draft, const Manual *manual, bool *blocked)
 {
     const Version *version = draft->version;
     draft->level = 0;
@@ -667,17 +711,19 @@ static bool draft_level0(Draft *draft)
     draft->upper_count = 0;
     for (uint32_t i = version->levels[0].count; i-- > 0;) {
         FileMeta *file = version->levels[0].files[i];
-        if (draft_has(draft, file))
+        if (draft_has(draft, file) || (manual != NULL && !is_wanted(manual, file)))
             continue;
-        if (draft->upper_count > 0 &&
-            sum_bytes(draft->upper, draft->upper_count) >= draft->options->table_size / SMALL_PART)
+        if (draft->upper_count > 0 && is_enough_of_level0(draft))
             break;
-        if (claim_of(file) != 0)
+        if (claim_of(file) != 0) {
+            *blocked = true;
             continue; /* those that overlap it are found to be blocked */
+        }
         uint32_t before = draft->upper_count;
         add_level0(draft, file);
         if (any_claimed(draft->upper, draft->upper_count)) {
             draft->upper_count = before;
+            *blocked = true;
             /* Newer files of this range wait too: their closure holds the same claimed file. */
             continue;
         }
@@ -686,7 +732,9 @@ static bool draft_level0(Draft *draft)
         return false;
     order_level0(draft);
     draft_find_lower(draft);
-    return !draft_is_blocked(draft);
+    bool found = !draft_is_blocked(draft);
+    *blocked = *blocked || !found;
+    return found;
 }
 
 /* ---- levels below ---------------------------------------------------------------------------- */
@@ -809,13 +857,14 @@ Status compaction_pick(const Version *version, const PickOptions *options,
         if (best < 0)
             break;
         tried[best] = true;
-        bool found = false;
+        bool found = false, blocked = false;
         if (best == 0)
-            found = draft_level0(&draft);
+            found = draft_level0(&draft, NULL, &blocked);
         else
             OUT_IF_FAILED(draft_level(&draft, best, &cursors[best], &found));
         if (found) {
             status = draft_finish(&draft, scores[best], pick);
+            pick->behind = best == 0 && scores[0] > 1;
             goto out;
         }
     }
@@ -828,14 +877,8 @@ out:
 
 /* ---- manual compaction ----------------------------------------------------------------------- */
 
-static bool in_manual_range(const FileMeta *file, Slice from, Slice to)
-{
-    return file_overlaps(file, from, to.size > 0 ? to : (Slice){0});
-}
-
-/* The next files of a level that are to go on; none leaves upper_count at 0. */
-static void draft_manual(Draft *draft, int level, Slice from, Slice to, uint64_t started_number,
-                         uint64_t started_lsn)
+/* The next files of a level that are to go on, from *next on, which is moved behind them. */
+static bool draft_manual(Draft *draft, int level, const Manual *manual, uint32_t *next)
 {
     const Version *version = draft->version;
     uint64_t limit = MANUAL_TABLES * draft->options->table_size;
@@ -843,11 +886,12 @@ static void draft_manual(Draft *draft, int level, Slice from, Slice to, uint64_t
     draft->level = level;
     draft->output_level = level == LAST_LEVEL ? LAST_LEVEL : level + 1;
     draft->upper_count = 0;
-    for (uint32_t i = 0; i < version->levels[level].count; i++) {
-        FileMeta *file = version->levels[level].files[i];
-        bool wanted = in_manual_range(file, from, to) && file->info.lsn_min <= started_lsn;
+    for (; *next < version->levels[level].count; (*next)++) {
+        FileMeta *file = version->levels[level].files[*next];
+        bool wanted = is_wanted(manual, file);
         if (level == LAST_LEVEL)
-            wanted = wanted && file->garbage && TABLE_SEQUENCE(file->info.number) < started_number;
+            wanted = wanted && file->garbage &&
+                     TABLE_SEQUENCE(file->info.number) < manual->started_number;
         if (!wanted) {
             if (draft->upper_count > 0)
                 break; /* one run of neighbours */
@@ -858,37 +902,33 @@ static void draft_manual(Draft *draft, int level, Slice from, Slice to, uint64_t
             break;
         draft->upper[draft->upper_count++] = file;
     }
-}
-
-static void draft_manual_level0(Draft *draft, Slice from, Slice to, uint64_t started_lsn)
-{
-    const Version *version = draft->version;
-    draft->level = 0;
-    draft->output_level = draft->targets.base;
-    draft->upper_count = 0;
-    for (uint32_t i = version->levels[0].count; i-- > 0;) {
-        FileMeta *file = version->levels[0].files[i];
-        if (in_manual_range(file, from, to) && file->info.lsn_min <= started_lsn &&
-            !draft_has(draft, file))
-            add_level0(draft, file);
-    }
-    order_level0(draft);
+    if (draft->upper_count == 0)
+        return false;
+    draft_find_lower(draft);
+    return true;
 }
 
 Status compaction_pick_range(const Version *version, const PickOptions *options, Slice from,
                              Slice to, uint64_t started_number, uint64_t started_lsn, Pick *pick)
 {
+    const Manual manual = {from, to, started_number, started_lsn};
     Draft draft;
     Status status = AIDB_OK;
     *pick = (Pick){.level = -1};
     RETURN_IF_FAILED(draft_init(&draft, version, options));
-    draft_manual_level0(&draft, from, to, started_lsn);
-    for (int level = 1; level < LEVELS && draft.upper_count == 0; level++)
-        draft_manual(&draft, level, from, to, started_number, started_lsn);
-    if (draft.upper_count > 0) {
-        draft_find_lower(&draft);
-        status = draft_is_blocked(&draft) ? AIDB_BUSY : draft_finish(&draft, 1, pick);
+    bool blocked = false;
+    bool found = draft_level0(&draft, &manual, &blocked);
+    for (int level = 1; level < LEVELS && !found && !blocked; level++) {
+        uint32_t next = 0;
+        while (!found && draft_manual(&draft, level, &manual, &next)) {
+            found = !draft_is_blocked(&draft);
+            blocked = blocked || !found;
+        }
     }
+    if (found)
+        status = draft_finish(&draft, 1, pick);
+    else if (blocked)
+        status = AIDB_BUSY;
     free(draft.upper);
     return status;
 }

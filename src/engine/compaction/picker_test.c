@@ -10,7 +10,7 @@
 /*
  * A version as text: "L0 c-f:40 a-d:30 L2 a-b):100". A file is FROM-TO:SIZE; "TO)" is exclusive, no TO
  * is unbounded; then letters: "x3>6" claimed by job 3 for level 6, "g" garbage, "d9" nine deletes of
- * ten entries, "r" one range tombstone and nothing else. Level 0 is newest first. Numbers go up
+ * ten entries, "r" one range tombstone and nothing else, "s" of one flush with the file before. Level 0 is newest first. Numbers go up
  * with age: the file drawn first has the greatest number and LSNs.
  */
 typedef struct Drawing {
@@ -55,6 +55,8 @@ static void draw(Drawing *drawing, const char *text)
             for (; *rest != '\0'; rest++) {
                 if (*rest == 'g') {
                     file->garbage = true;
+                } else if (*rest == 's') {
+                    file->info.lsn_min = drawing->files[index - 1].info.lsn_min;
                 } else if (*rest == 'r') {
                     file->info.range_deletes = 1;
                     file->info.entries = 0;
@@ -135,6 +137,16 @@ static const struct {
     /* The range of a running job, not only its files: m-n lies in the gap. */
     {"L0 m-n:40 m-n:40 m-n:40 m-n:40 a-c:40x1>6 x-z:40x1>6", 0, "nothing"},
     {"L0 m-n:40 m-n:40 m-n:40 m-n:40 a-c:40x1>6 d-e:40x1>6", 0, "0>6 m-n m-n m-n m-n bottom"},
+    /* Tables of one flush count as one, and each half of the key space is a job. */
+    {"L0 m-z:40 a-k:40s m-y:40 b-k:40s m-z:40 a-j:40s L6 a-k:100 l-z:100", 0, "nothing"},
+    {"L0 m-z:40 a-k:40s m-y:40 b-k:40s m-z:40 a-j:40s m-x:40 c-k:40s L6 a-k:100 l-z:100", 0,
+     "0>6 a-k b-k a-j c-k + a-k bottom"},
+    {"L0 m-z:40 a-k:40sx1>6 m-y:40 b-k:40sx1>6 m-z:40 a-j:40sx1>6 m-x:40 c-k:40sx1>6 "
+     "L6 a-k:100x1>6 l-z:100",
+     0, "0>6 m-z m-y m-z m-x + l-z bottom"},
+    /* Small ones are put together only while they are little work with what is below. */
+    {"L0 o-z:4 a-k:4s o-z:4 a-k:4s o-z:4 a-k:4s o-z:4 a-k:4s L6 a-k:100 l-z:100", 0,
+     "0>6 a-k a-k a-k a-k + a-k bottom"},
     /* Tombstones do not go to the bottom as they are. */
     {"L0 g-h:40 e-f:40 c-d:40 a-b:40g L6 x-z:100", 0, "0>6 a-b bottom"},
     {"L0 g-h:40 e-f:40 c-d:40 a-b:40r L5 x-z:1000 L6 a-z:9000", 0, "0>5 a-b"},
@@ -209,6 +221,14 @@ static const struct {
     {"L6 a-b:100 c-d:100g e-f:100g", "", "", 200, 2000, "6>6 c-d e-f bottom"},
     {"L6 a-b:100 c-d:100g e-f:100g", "", "", 99, 2000, "6>6 e-f bottom"},
     {"L6 a-b:100 c-d:100g e-f:100g", "", "", 98, 2000, "nothing"},
+    /* What no running job is in the way of. */
+    {"L0 m-z:40 a-k:40sx1>6 m-y:40 b-k:40sx1>6 L6 a-k:100x1>6 l-z:100", "", "", 200, 2000,
+     "0>6 m-z m-y + l-z bottom"},
+    {"L0 m-z:40 a-k:40s m-y:40x1>6 b-k:40s L6 a-k:100 l-z:100x1>6", "", "", 200, 2000,
+     "0>6 a-k b-k + a-k bottom"},
+    {"L0 a-k:40x1>6 L5 m-z:900 L6 a-k:100x1>6 l-z:9000", "", "", 200, 2000, "busy"},
+    {"L5 a-b:900x1>6 m-n:900x1>6 o-p:900 L6 a-n:9000x1>6 o-z:9000", "", "", 200, 2000,
+     "5>6 o-p + o-z bottom"},
     {"L0 a-b:100x1>6 L6 a-b:100", "", "", 200, 2000, "busy"},
     {"L0 a-b:100 L6 a-b:100x1>6", "", "", 200, 2000, "busy"},
     {"L5 a-b:100x1>6 L6 c-d:100", "", "", 200, 2000, "busy"},

@@ -39,6 +39,7 @@ void store_attach(Store *store)
     store->reader =
         (TableReader){.files = store->files, .epochs = store->epochs, .slot = store->slot};
     store->context.set = store->set;
+    store->context.split = &store->split;
     store->context.slot = store->slot;
 }
 

@@ -34,6 +34,7 @@ typedef struct Store {
     size_t snapshot_count;
     uint64_t lsn;
     uint32_t job;
+    SplitKey split;
 } Store;
 
 void store_create(Store *store);

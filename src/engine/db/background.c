@@ -117,6 +117,14 @@ static bool job_stop(void *arg)
            db_failed(session->db);
 }
 
+static SplitKey split_now(Session *session)
+{
+    lock_acquire(&session->shared->view_lock, session->slot);
+    SplitKey split = session->shared->split;
+    lock_release(&session->shared->view_lock, session->slot);
+    return split;
+}
+
 static void job_context(Session *session, TableOptions *table, JobContext *context)
 {
     Db *db = session->db;
@@ -253,8 +261,10 @@ static Status flush_locked(Session *session, bool one, bool *did)
     TableOptions table;
     JobContext context;
     Status status;
+    SplitKey split = split_now(session);
     job_context(session, &table, &context);
     context.rate = 0;
+    context.split = &split;
     /* Four fifths of what a flush takes is compression. Most of its tables are soon written again. */
     table.hasty = atomic_exchange(&shared->flush_awaited, 0) != 0;
     warm_flush(session, entries);
@@ -275,6 +285,9 @@ static Status flush_locked(Session *session, bool one, bool *did)
     }
     wal_release(db->wal, session->slot, sealed_at);
     FAILPOINT("flush.log_released");
+    lock_acquire(&shared->view_lock, session->slot);
+    shared->split = split;
+    lock_release(&shared->view_lock, session->slot);
     note_flush_rate(shared, input_bytes, port_monotonic_ns() - started);
     uint64_t bytes = edit_bytes(&edit);
     slot_count(session->slot, STAT_FLUSHES, 1);
@@ -351,6 +364,9 @@ static Status run_pick(Session *session, const Pick *pick)
     JobContext context;
     Status status;
     job_context(session, &table, &context);
+    SplitKey split = split_now(session);
+    context.split = &split;
+    table.hasty = pick->behind;
     context.has_room = compaction_has_room;
     context.has_room_arg = session->db;
     FAILPOINT("compaction.picked");
@@ -408,6 +424,46 @@ typedef struct ManualRange {
     uint64_t started_lsn;
 } ManualRange;
 
+/* Asks compactors to take part, unless they are asked already or the bounds are long. */
+static bool offer_manual(Session *session, const ManualRange *range)
+{
+    ManualOffer *offer = &session->shared->manual;
+    if (range->from.size > sizeof offer->from || range->to.size > sizeof offer->to)
+        return false;
+    lock_acquire(&session->shared->compaction_lock, session->slot);
+    bool free = !offer->open;
+    if (free) {
+        *offer = (ManualOffer){.open = true,
+                               .from_size = (uint32_t)range->from.size,
+                               .to_size = (uint32_t)range->to.size,
+                               .started_number = range->started_number,
+                               .started_lsn = range->started_lsn};
+        if (range->from.size > 0)
+            memcpy(offer->from, range->from.data, range->from.size);
+        if (range->to.size > 0)
+            memcpy(offer->to, range->to.data, range->to.size);
+    }
+    lock_release(&session->shared->compaction_lock, session->slot);
+    return free;
+}
+
+static void end_offer(Session *session)
+{
+    lock_acquire(&session->shared->compaction_lock, session->slot);
+    session->shared->manual.open = false;
+    lock_release(&session->shared->compaction_lock, session->slot);
+}
+
+/* A part of the manual compaction that is offered. Compaction lock held. */
+static Status pick_offered(const Version *version, const PickOptions *options,
+                           const ManualOffer *offer, Pick *pick)
+{
+    Status status = compaction_pick_range(
+        version, options, slice_make(offer->from, offer->from_size),
+        slice_make(offer->to, offer->to_size), offer->started_number, offer->started_lsn, pick);
+    return status == AIDB_BUSY ? AIDB_OK : status;
+}
+
 /* Picks (automatically, or for a manual range), marks and runs one compaction. */
 static Status compact_once(Session *session, const ManualRange *range, bool *did)
 {
@@ -423,6 +479,9 @@ static Status compact_once(Session *session, const ManualRange *range, bool *did
                         ? compaction_pick(version, &options, shared->cursors, &pick)
                         : compaction_pick_range(version, &options, range->from, range->to,
                                                 range->started_number, range->started_lsn, &pick);
+    bool in_turn = range == NULL && pick.level >= 0;
+    if (status == AIDB_OK && range == NULL && pick.level < 0 && shared->manual.open)
+        status = pick_offered(version, &options, &shared->manual, &pick);
     if (status == AIDB_OK && pick.level >= 0 && !compaction_may_begin(session->db, &pick))
         status = status_set(AIDB_BUSY, "the disk has no room for one more compaction");
     if (status == AIDB_OK && pick.level >= 0) {
@@ -430,7 +489,7 @@ static Status compact_once(Session *session, const ManualRange *range, bool *did
         pick_claim(&pick, shared->job_sequence);
         atomic_fetch_add(&shared->running_compactions, 1);
         atomic_fetch_add(&shared->compacting_bytes, pick.input_bytes);
-        if (range == NULL)
+        if (in_turn)
             pick_advance(&pick, &shared->cursors[pick.level]);
     }
     epoch_leave(session->slot);
@@ -451,18 +510,21 @@ Status db_compact(Session *session, Slice from, Slice to)
                          .to = to,
                          .started_number = atomic_load(&shared->versions.next_number),
                          .started_lsn = db_visible_lsn(session->db)};
-    for (;;) {
+    bool offered = offer_manual(session, &range), did = true;
+    Status status = AIDB_OK;
+    while (status == AIDB_OK && did) {
         uint32_t seen = progress_now(shared);
-        bool did;
-        Status status = compact_once(session, &range, &did);
+        if (offered)
+            wake_duty(shared, SLOT_COMPACTOR);
+        status = compact_once(session, &range, &did);
         if (status == AIDB_BUSY) {
-            RETURN_IF_FAILED(progress_wait(session, seen, 100));
-            continue;
+            did = true;
+            status = progress_wait(session, seen, 100);
         }
-        RETURN_IF_FAILED(status);
-        if (!did)
-            return remove_dead_tables(session);
     }
+    if (offered)
+        end_offer(session);
+    return status == AIDB_OK ? remove_dead_tables(session) : status;
 }
 
 Status db_compact_wait(Session *session)

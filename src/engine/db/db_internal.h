@@ -28,6 +28,15 @@ typedef enum ThrottleReason {
     THROTTLE_DISK
 } ThrottleReason;
 
+/* A manual compaction under way, which compactors with nothing else to do take part in. */
+typedef struct ManualOffer {
+    bool open;
+    uint8_t from[256], to[256];
+    uint32_t from_size, to_size;
+    uint64_t started_number;
+    uint64_t started_lsn;
+} ManualOffer;
+
 /* In the region. */
 typedef struct DbShared {
     SlotTable slots;
@@ -45,6 +54,8 @@ typedef struct DbShared {
     Lock compaction_lock;
     PickCursor cursors[LEVELS]; /* guard: compaction lock */
     uint32_t job_sequence;      /* guard: compaction lock */
+    ManualOffer manual;         /* guard: compaction lock */
+    SplitKey split;             /* where flushes are cut; guard: view lock */
 
     /* Rises with every flush, compaction and failure; people who wait for one sleep on it. */
     _Alignas(PORT_CACHE_LINE) _Atomic uint32_t progress;

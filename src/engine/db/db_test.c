@@ -185,6 +185,38 @@ static uint32_t deleted_files_open(void)
     return count;
 }
 
+/* Compactors with nothing due take part in a manual compaction, and in none that has ended. */
+START_TEST(compactors_take_part)
+{
+    Store store;
+    Batch batch = {0};
+    DbCommit commit;
+    store_create(&store, 1);
+    DbShared *shared = store.db->shared;
+    ok(batch_put(&batch, slice_from_string("key"), slice_make("v", 1)));
+    ok(write_batch(&store, &batch, &commit));
+    batch_deinit(&batch);
+    ok(db_flush(store.client));
+    step(store.compactor);
+    ck_assert_uint_eq(atomic_load(&shared->view)->version->levels[0].count, 1);
+    shared->manual = (ManualOffer){.open = true,
+                                   .from = {0xff},
+                                   .from_size = 1,
+                                   .started_number = UINT64_MAX,
+                                   .started_lsn = UINT64_MAX};
+    step(store.compactor);
+    ck_assert_uint_eq(atomic_load(&shared->view)->version->levels[0].count, 1);
+    shared->manual.from_size = 0;
+    step(store.compactor);
+    ck_assert_uint_eq(atomic_load(&shared->view)->version->levels[0].count, 0);
+    ck_assert(shared->manual.open);
+    shared->manual.open = false;
+    ok(db_compact(store.client, slice_make(NULL, 0), slice_make(NULL, 0)));
+    ck_assert(!shared->manual.open);
+    store_destroy(&store);
+}
+END_TEST
+
 /* A compactor keeps no table open that it did away with, whoever unlinks it. */
 START_TEST(inputs_are_closed)
 {
@@ -320,6 +352,7 @@ int main(void)
     tcase_add_test(promises, long_scans_pass_the_cache);
     tcase_add_test(promises, long_counts_pass_the_cache);
     tcase_add_test(promises, tables_grow_with_the_data);
+    tcase_add_test(promises, compactors_take_part);
     tcase_add_test(promises, inputs_are_closed);
     tcase_add_test(promises, a_scan_over_deleted_keys_is_canceled);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);

@@ -47,7 +47,7 @@ static double ramp(double value, double slow, double limit)
  * be had. 0 while none is due. Inside an epoch. */
 static double disk_pressure(Session *session, const Version *version, const PickOptions *options)
 {
-    if (version->levels[0].count < options->level0_files)
+    if (compaction_level0_runs(version) < options->level0_files)
         return 0;
     LevelTargets targets;
     compaction_targets(version, options, &targets);
@@ -89,7 +89,7 @@ void throttle_update(Session *session)
     double level0 = 0;
     double sealed = 0, disk = 0;
     if (view != NULL) {
-        level0 = view->version->levels[0].count;
+        level0 = compaction_level0_runs(view->version);
         for (uint32_t i = 0; i < view->immutable_count; i++)
             sealed += (double)memtable_bytes(view->immutables[i]);
         compaction_score(view->version, &options, &pending);

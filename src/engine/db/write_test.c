@@ -373,6 +373,7 @@ START_TEST(flushes_hurry_for_writers)
 {
     Store store = {.random = 1, .options = small_options()};
     store.options.compression_level = 19;
+    store.options.table_size = 64u << 20; /* one table a flush */
     store.options.memtable_size = 1u << 20;
     store.directory = test_directory_create();
     ok(db_create(store.directory, &store.options));
