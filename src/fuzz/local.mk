@@ -13,7 +13,8 @@ noinst_LTLIBRARIES += %D%/libfuzz.la
 	%D%/session.c \
 	%D%/settings.c \
 	%D%/statement.c \
-	%D%/table.c
+	%D%/table.c \
+	%D%/values.h %D%/values.c
 
 FUZZ_LIBS = %D%/libfuzz.la src/bin/aidbsql/libaidbsql.la $(AIDB_LIBS) $(BACKEND_LIBS) $(READLINE_LIBS) -lm
 

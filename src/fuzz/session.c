@@ -8,7 +8,8 @@
  * store is new each time, so an input always does the same.
  *
  * What must hold: replies are whole frames, in order, each of a kind that its request may get; a
- * request that was not answered is still in the input; what breaks the protocol ends the session with
+ * request that was not answered is still in the input; reads, scans, counts and conditions say what this
+ * session's own writes say (values.h), now and at snapshots; what breaks the protocol ends the session with
  * the error that doc/protocol.md promises, after the answers to everything before it, and nothing
  * else does; between two turns the session is in no epoch and holds no lock; at the end it has given
  * back snapshots and request memory, and the store is sound.
@@ -16,6 +17,7 @@
 #include "config.h"
 
 #include "fuzz/fuzz.h"
+#include "fuzz/values.h"
 
 #include "backend/backend_internal.h"
 
@@ -49,9 +51,11 @@ enum { WITH_SNAPSHOT = 128 }; /* in front of the body goes the LSN of the last s
 
 typedef struct Asked {
     uint64_t id;
+    size_t at; /* of its frame in what was sent */
     uint8_t type;
     bool many; /* a scan of several chunks */
     bool answered;
+    Buffer bound; /* of a scan: where the next chunk begins, once there was one */
 } Asked;
 
 typedef struct Conversation {
@@ -82,6 +86,7 @@ typedef struct Conversation {
     bool hung_up;
     bool ended; /* the server said that it closes */
     Status end_status;
+    Values values;
     uint64_t snapshot; /* the last one that was given */
     int64_t snapshots; /* given and not taken back */
 } Conversation;
@@ -153,7 +158,7 @@ static void close_store(Conversation *c)
 
 /* ---- the model: what was asked, what came back ------------------------------------------------- */
 
-static void ask(Conversation *c, const Message *message)
+static void ask(Conversation *c, const Message *message, size_t at)
 {
     for (size_t i = 0; i < c->asked_count && !c->ids_reused; i++)
         c->ids_reused = c->asked[i].id == message->id;
@@ -164,6 +169,7 @@ static void ask(Conversation *c, const Message *message)
     }
     c->asked[c->asked_count++] = (Asked){
         .id = message->id,
+        .at = at,
         .type = message->type,
         .many = message->type == MESSAGE_SCAN && (message->flags & SCAN_ONE_CHUNK) == 0,
     };
@@ -202,7 +208,7 @@ static void understand(Conversation *c)
             return;
         c->understood += frame.size;
         if (message.type != MESSAGE_SCAN_MORE && message.type != MESSAGE_SCAN_CLOSE)
-            ask(c, &message);
+            ask(c, &message, c->understood - frame.size);
         if (!c->greeted) {
             c->greeted = true;
             c->body_max = AIDB_VALUE_MAX + FRAME_BODY_SLACK;
@@ -241,16 +247,56 @@ static Asked *next_unanswered(Conversation *c)
     return NULL;
 }
 
+/* A chunk of a scan: what it says, and where the next one begins. */
+static void check_chunk(Conversation *c, Asked *scan, const Message *request, const Message *reply)
+{
+    bool reverse = (request->flags & SCAN_REVERSE) != 0, damaged = false;
+    Slice bound = buffer_slice(&scan->bound), key = {0}, value;
+    uint64_t lsn;
+    values_check_chunk(&c->values, request, reply,
+                       bound.size > 0 && !reverse ? bound : request->from,
+                       bound.size > 0 && reverse ? bound : request->to);
+    for (size_t cursor = 0; entry_row_next(reply->row, &cursor, &key, &value, &lsn, &damaged);)
+        continue;
+    if (key.size == 0)
+        return;
+    buffer_clear(&scan->bound);
+    must(buffer_append(&scan->bound, key.data, key.size));
+    if (!reverse)
+        must(buffer_append_byte(&scan->bound, 0));
+}
+
+/* What the reply says of keys and values. Errors say nothing, and nothing was done. */
+static void check_values(Conversation *c, Asked *asked, const Message *reply)
+{
+    Frame frame;
+    Message request;
+    fuzz_require(frame_decode(c->sent.data + asked->at, c->sent.size - asked->at,
+                              AIDB_VALUE_MAX + FRAME_BODY_SLACK, &frame) == FRAME_COMPLETE);
+    must(message_decode(&frame, &request));
+    if (reply->type == MESSAGE_ERROR || c->values.lost)
+        return;
+    if (request.type == MESSAGE_WRITE)
+        values_check_commit(&c->values, &request, reply);
+    else if (request.type == MESSAGE_SCAN)
+        check_chunk(c, asked, &request, reply);
+    else
+        values_check_read(&c->values, &request, reply);
+}
+
 static void take_answer(Conversation *c, const Message *reply)
 {
-    if (c->ids_reused)
+    if (c->ids_reused) {
+        c->values.lost = true;
         return; /* it cannot be told which one is answered */
+    }
     Asked *next = next_unanswered(c);
     bool error = reply->type == MESSAGE_ERROR;
     if (next != NULL && next->id == reply->id) {
         fuzz_require(error || reply->type == reply_type(next->type));
         fuzz_require(reply->type != MESSAGE_CHUNK || (reply->flags & CHUNK_LAST) != 0);
         next->answered = true;
+        check_values(c, next, reply);
         if (next->type == MESSAGE_SNAPSHOT && !error)
             c->snapshot = reply->lsn;
         if (!error)
@@ -262,6 +308,7 @@ static void take_answer(Conversation *c, const Message *reply)
         if (!scan->many || scan->answered || scan->id != reply->id)
             continue;
         fuzz_require(error || reply->type == MESSAGE_CHUNK);
+        check_values(c, scan, reply);
         scan->answered = error || (reply->flags & CHUNK_LAST) != 0;
         return;
     }
@@ -632,7 +679,10 @@ void fuzz_session(const uint8_t *data, size_t size)
     close_store(&c);
     free(c.backend);
     free(c.process);
+    for (size_t i = 0; i < c.asked_count; i++)
+        buffer_deinit(&c.asked[i].bound);
     free(c.asked);
+    values_deinit(&c.values);
     buffer_deinit(&c.sent);
     buffer_deinit(&c.replies);
 }
