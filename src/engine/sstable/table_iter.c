@@ -7,7 +7,7 @@
  *
  * Stored blocks that are not in the cache are read ahead: 256 KiB at a time when the caller asked for
  * it, and then data blocks are not put into the cache either; otherwise the iterator begins after two
- * blocks in a row in one direction and doubles.
+ * blocks in a row in one direction and reads as much again as it walked over.
  */
 #include "config.h"
 
@@ -16,7 +16,6 @@
 #include <stdlib.h>
 
 #define READAHEAD_MAX (256u << 10)
-#define READAHEAD_MIN (16u << 10)
 
 typedef struct TableIter {
     Iter base;
@@ -108,14 +107,15 @@ static Status load_leaf(TableIter *it, uint32_t position)
     return AIDB_OK;
 }
 
-static uint32_t readahead_size(const TableIter *it)
+/* As much as was walked over so far in this direction, so that not much more is read than asked for. */
+static uint32_t readahead_size(const TableIter *it, uint32_t block_size)
 {
     if (it->readahead)
         return READAHEAD_MAX;
     if (it->run < 2)
         return 0;
-    uint32_t shift = it->run - 2;
-    return shift >= 4 ? READAHEAD_MAX : READAHEAD_MIN << shift;
+    uint64_t walked = (uint64_t)it->run * block_size;
+    return walked < READAHEAD_MAX ? (uint32_t)walked : READAHEAD_MAX;
 }
 
 /* Reads the data block at an entry of the leaf. */
@@ -128,7 +128,7 @@ static Status load_block(TableIter *it, uint32_t position)
         return table_damage(it->reader, it->info, it->info->index_offset,
                             "index block makes no sense");
     it->block_offset = handle.offset;
-    uint32_t readahead = readahead_size(it);
+    uint32_t readahead = readahead_size(it, handle.size);
     BlockRead read = {.kind = BLOCK_DATA,
                       .handle = handle,
                       .own = &it->data_buffer,
