@@ -9,6 +9,8 @@
 
 /* How long to wait for a server that is starting or recovering. */
 #define START_WAIT_SECONDS 30
+/* For a server that was ready and no longer answers: it may be about to say that it recovers. */
+#define READY_WAIT_SECONDS 3
 
 void sql_session_init(Session *session)
 {
@@ -153,9 +155,12 @@ static aidb_status open_directory(Session *session)
         if (status != AIDB_LOCKED)
             return status;
         /* Somebody has it: a server that does not listen yet, or another program. */
-        bool starting =
-            strcmp(pid_file.state, "starting") == 0 || strcmp(pid_file.state, "recovering") == 0;
-        if (!starting || waited_ms >= START_WAIT_SECONDS * 1000 || interrupt_pending())
+        int wait_seconds = 0;
+        if (strcmp(pid_file.state, "starting") == 0 || strcmp(pid_file.state, "recovering") == 0)
+            wait_seconds = START_WAIT_SECONDS;
+        else if (strcmp(pid_file.state, "ready") == 0)
+            wait_seconds = READY_WAIT_SECONDS;
+        if (waited_ms >= wait_seconds * 1000 || interrupt_pending())
             return status;
         const struct timespec pause = {.tv_nsec = 100 * 1000 * 1000};
         nanosleep(&pause, NULL);
