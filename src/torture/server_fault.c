@@ -14,6 +14,8 @@
  * - Short transfers and interrupted calls do nothing at all.
  * - Any other call, the Nth since some moment or since the start.
  *
+ * harmless: short transfers and interrupted calls alone, 1 % of all, for as long as is wanted.
+ *
  * slow-disk: writes take 10 ms and syncs up to 500. Nobody gets an error, no process is replaced, who only reads
  * goes on, aidbctl is answered; then reads take 300 ms, and statement_timeout ends scans.
  */
@@ -52,6 +54,11 @@ static const Kind nth_kinds[] = {
     {"ENOSPC", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, 60},
 };
 #define NTH_KINDS (sizeof nth_kinds / sizeof nth_kinds[0])
+
+static const Kind harmless_kinds[] = {
+    {"short transfers", DISK_SHORT, 0, DISK_READ | DISK_WRITE, 0},
+    {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, 0},
+};
 
 typedef struct Faults {
     Server server;
@@ -413,7 +420,8 @@ static bool harmless_calls(Faults *faults, const Kind *kind)
     faults->control->random = (uint32_t)oracle_random(&torture->random);
     size_t count = server_start_clients(server, clients);
     torture_sleep_ms(1000);
-    bool ok = server_aidbctl(server, (const char *[]){"reload", "-D", server->data, NULL});
+    bool ok = server_aidbctl(server, (const char *[]){"reload", "-D", server->data, NULL}) ||
+              torture_failed(torture, "aidbctl reload failed: see %s/aidbctl.log", torture->work);
     ok = server_end_clients(server, clients, count) && ok;
     ok = ok && all_went_on(torture, kind->name);
     if (ok && oracle_count(torture->oracle, OP_REFUSED) > 0)
@@ -429,10 +437,6 @@ static const char *const full_paths[] = {"", "wal/", "sst/", "aidb.log"};
 
 static bool run_case(Faults *faults, uint64_t round)
 {
-    static const Kind harmless_kinds[] = {
-        {"short transfers", DISK_SHORT, 0, DISK_READ | DISK_WRITE, 0},
-        {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, 0},
-    };
     Torture *torture = faults->server.torture;
     const Kind *kind = &nth_kinds[torture_below(torture, NTH_KINDS)];
     uint32_t n = 1 + (uint32_t)torture_below(torture, kind->nth_max);
@@ -474,19 +478,42 @@ static bool run_case(Faults *faults, uint64_t round)
     }
 }
 
+static bool faults_create(Torture *torture, Faults *faults)
+{
+    torture_path(torture, "control", faults->control_path);
+    torture_path(torture, "journal", faults->journal);
+    torture_path(torture, "lost", faults->lost);
+    faults->control = disk_map(faults->control_path, sizeof *faults->control, true);
+    if (faults->control == NULL)
+        return torture_failed(torture, "could not map %s", faults->control_path);
+    disk_reset(faults->control);
+    faults->server.control = faults->control_path;
+    torture->oracle->async_percent = 10;
+    torture->oracle->flush_permille = 5;
+    return true;
+}
+
+bool harmless_campaign(Torture *torture)
+{
+    static Faults faults;
+    uint64_t fired = 0;
+    bool ok = faults_create(torture, &faults) && server_create(torture, &faults.server);
+    while (ok && torture_round(torture)) {
+        ok = harmless_calls(&faults, &harmless_kinds[torture->rounds % 2]);
+        fired += atomic_load(&faults.control->fired);
+    }
+    if (ok && fired == 0)
+        ok = torture_failed(torture, "no call was cut short or interrupted");
+    snprintf(torture->note, sizeof torture->note, "%llu calls cut short or interrupted",
+             (unsigned long long)fired);
+    return server_finish(&faults.server, ok);
+}
+
 bool server_fault_campaign(Torture *torture)
 {
     static Faults faults;
-    torture_path(torture, "control", faults.control_path);
-    torture_path(torture, "journal", faults.journal);
-    torture_path(torture, "lost", faults.lost);
-    faults.control = disk_map(faults.control_path, sizeof *faults.control, true);
-    if (faults.control == NULL)
-        return torture_failed(torture, "could not map %s", faults.control_path);
-    disk_reset(faults.control);
-    faults.server.control = faults.control_path;
-    torture->oracle->async_percent = 10;
-    torture->oracle->flush_permille = 5;
+    if (!faults_create(torture, &faults))
+        return false;
     bool skipped = false;
     bool ok = small_file_system(torture, &skipped) && server_create(torture, &faults.server);
     while (ok && torture_round(torture))
@@ -617,16 +644,12 @@ bool slow_disk_campaign(Torture *torture)
     static Faults faults;
     char path[TORTURE_PATH];
     uint32_t timeouts = 0;
-    torture_path(torture, "control", faults.control_path);
     torture_path(torture, "reads", path);
-    faults.control = disk_map(faults.control_path, sizeof *faults.control, true);
     Reads *reads = disk_map(path, sizeof *reads, true);
-    if (faults.control == NULL || reads == NULL)
+    if (reads == NULL)
         return torture_failed(torture, "could not map files in %s", torture->work);
-    disk_reset(faults.control);
-    faults.server.control = faults.control_path;
-    torture->oracle->async_percent = 10;
-    torture->oracle->flush_permille = 5;
+    if (!faults_create(torture, &faults))
+        return false;
     bool ok = server_create(torture, &faults.server);
     while (ok && torture_round(torture))
         ok = slow_writes(&faults, reads);
