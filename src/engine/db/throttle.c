@@ -57,10 +57,13 @@ static double disk_pressure(Session *session, const Version *version, const Pick
     return ramp(2 * need - spare, 0, need);
 }
 
-/* How long what took `ns` at one rate takes at another. */
+/* How long a debt of `ns` at one rate lasts at another. Never longer: the bytes were let in at a rate that was right
+ * then, and ten milliseconds of that would be a second's stall at a rate that has fallen to a hundredth. */
 static uint64_t at_rate(uint64_t ns, uint64_t before, uint64_t rate)
 {
-    return rate == 0 ? 0 : (uint64_t)((double)ns * (double)before / (double)rate);
+    if (rate == 0)
+        return 0;
+    return rate <= before ? ns : (uint64_t)((double)ns * (double)before / (double)rate);
 }
 
 /* What is owed is bytes: a debt made under high pressure must not be slept off when it has gone, nor be

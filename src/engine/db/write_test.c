@@ -338,7 +338,19 @@ START_TEST(debts_follow_the_rate)
     uint64_t left = db_debt_left(store.db, &debt);
     ck_assert_uint_gt(left, 3600 * UINT64_C(1000000000));
     atomic_store(&shared->throttle_rate, 1000000);
-    ck_assert_uint_lt(db_debt_left(store.db, &debt), left / 999);
+    left = left / 999;
+    ck_assert_uint_lt(db_debt_left(store.db, &debt), left);
+    /* But a debt does not grow when the rate falls. */
+    atomic_store(&shared->throttle_rate, 1000);
+    ck_assert_uint_lt(db_debt_left(store.db, &debt), left);
+    uint64_t next = port_monotonic_ns() + 3600 * UINT64_C(1000000000);
+    atomic_store(&shared->throttle_rate, UINT64_C(1) << 50);
+    atomic_store(&shared->throttle_next_ns, next);
+    shared->options.level0_files = 1;
+    throttle_update(store.client);
+    ck_assert_uint_gt(atomic_load(&shared->throttle_rate), 0);
+    ck_assert_uint_lt(atomic_load(&shared->throttle_rate), UINT64_C(1) << 50);
+    ck_assert_uint_eq(atomic_load(&shared->throttle_next_ns), next);
     atomic_store(&shared->throttle_rate, 0);
     ck_assert_uint_eq(db_debt_left(store.db, &debt), 0);
     store.client->hosted = false;
