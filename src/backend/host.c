@@ -6,8 +6,8 @@
  * process's. The engine's session acts for the slot of whose turn it is.
  *
  * In each round every client that has something to do gets one turn: at most 64 KiB of requests, or a
- * chunk of a scan. Replies to reads are sent at once; those to writes wait together, once for all of
- * them. A client that owes for its writes, or whose write must wait for a flush, or that finds no request
+ * chunk of a scan. Its replies are sent at once; only those to writes that must be synced wait together,
+ * once for all of them. A client that owes for its writes, or whose write must wait for a flush, or that finds no request
  * memory, is passed over until its time has come. What may take long by itself - counting, flushing,
  * compacting, a very large write - is done by a thread which has that client for itself meanwhile: the
  * loop does not touch it, and nothing that the two share changes under the thread.
@@ -339,14 +339,17 @@ static void take_turns(Host *host)
         next = client->ready_next;
         client->is_ready = false;
         take_turn(host, client);
-        if (client->backend.settle_end == 0) {
+        Backend *backend = &client->backend;
+        if (backend->settle_end == 0 ||
+            !db_must_wait(backend->session, backend->settle_end, backend->settle_durability)) {
+            session_settled(backend, AIDB_OK);
             end_turn(host, client);
             continue;
         }
-        if (client->backend.settle_end > end)
-            end = client->backend.settle_end;
-        if (client->backend.settle_durability > durability)
-            durability = client->backend.settle_durability;
+        if (backend->settle_end > end)
+            end = backend->settle_end;
+        if (backend->settle_durability > durability)
+            durability = backend->settle_durability;
         client->ready_next = waiting;
         waiting = client;
     }

@@ -176,6 +176,8 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit) MUST_C
 /* Waits until what ends at `end` has this durability (AIDB_DEFAULT: the store's). Once for many writes:
  * pass the greatest end. AIDB_UNKNOWN when the log failed. */
 Status db_wait(Session *session, uint64_t end, aidb_durability durability) MUST_CHECK;
+/* Whether db_wait would wait for the log. */
+bool db_must_wait(const Session *session, uint64_t end, aidb_durability durability) MUST_CHECK;
 
 /* What is left of a debt now: it runs off with time, faster when the pressure goes. */
 uint64_t db_debt_left(Db *db, DbDebt *debt);

@@ -276,12 +276,17 @@ Status db_write(Session *session, const DbWrite *write, DbCommit *commit)
     return AIDB_OK;
 }
 
-Status db_wait(Session *session, uint64_t end, aidb_durability durability)
+/* Everything visible is copied: os durability holds as soon as db_write returns. */
+bool db_must_wait(const Session *session, uint64_t end, aidb_durability durability)
 {
     if (durability == AIDB_DEFAULT)
         durability = session->shared->options.durability;
-    /* Everything visible is copied: os durability holds as soon as db_write returns. */
-    if (durability != AIDB_FSYNC || wal_durable(session->db->wal) >= end)
+    return durability == AIDB_FSYNC && wal_durable(session->db->wal) < end;
+}
+
+Status db_wait(Session *session, uint64_t end, aidb_durability durability)
+{
+    if (!db_must_wait(session, end, durability))
         return AIDB_OK;
     Status status = wal_sync(session->db->wal, session->slot, end);
     FAILPOINT("write.durable");
