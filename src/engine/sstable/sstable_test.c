@@ -597,6 +597,52 @@ static void *read_randomly(void *arg)
 }
 
 /* Through one cache that holds a part of the table, dictionary included. */
+/* What is read of the file is bounded by what is walked over, also when that is little. */
+START_TEST(scans_read_ahead_in_proportion)
+{
+    static const Shape shape = {"scanned", 4000, 3, 0, 1000, 1, 4096};
+    Model model;
+    make_directory();
+    test_draw_seed("scans_read_ahead_in_proportion");
+    model_build(&model, &shape);
+    TableOptions options = options_of(COMPRESSION_NONE, shape.block_size, 10);
+    TableInfo info = build_table(&model, &options, TABLE_NUMBER(1, 1), NULL, 0);
+    FileCache *files;
+    OK(file_cache_create(directory, 4, &files));
+    for (size_t steps = 1; steps < 2000; steps *= 3) {
+        for (int backward = 0; backward < 2; backward++) {
+            TestCache cache;
+            test_cache_init(&cache, 16u << 20);
+            TableReader reader = {
+                .files = files, .cache = cache.cache, .epochs = &cache.epochs, .slot = cache.slot};
+            epoch_enter(&cache.epochs, cache.slot);
+            Iter *iter;
+            OK(table_iter_create(&reader, &info, false, &iter));
+            const Entry *entry = &model.entries[0]; /* brings the index */
+            OK(iter->ops->seek(iter, entry->key, entry->lsn));
+            uint64_t before = slot_stat_sum(&cache.slots, STAT_BLOCK_READ_BYTES), walked = 0;
+            entry = &model.entries[model.count / 2];
+            OK(iter->ops->seek(iter, entry->key, entry->lsn));
+            for (size_t i = 0; i < steps; i++) {
+                ck_assert(iter->valid);
+                walked += iter->entry.key.size + iter->entry.value.size;
+                OK(backward != 0 ? iter->ops->prev(iter) : iter->ops->next(iter));
+            }
+            uint64_t read = slot_stat_sum(&cache.slots, STAT_BLOCK_READ_BYTES) - before;
+            ck_assert_uint_ge(read + 2 * shape.block_size, walked);
+            ck_assert_uint_le(read, 3 * walked + 4 * shape.block_size);
+            iter_destroy(iter);
+            epoch_leave(cache.slot);
+            table_reader_deinit(&reader);
+            test_cache_deinit(&cache);
+        }
+    }
+    file_cache_destroy(files);
+    model_free(&model);
+    remove_directory();
+}
+END_TEST
+
 START_TEST(concurrent_readers)
 {
     test_draw_seed("concurrent_readers");
@@ -702,6 +748,7 @@ static Suite *sstable_suite(void)
     tcase_add_loop_test(tables, table_model, 0, (int)(sizeof table_shapes / sizeof *table_shapes));
     tcase_add_test(tables, table_limits);
     tcase_add_test(tables, walking_keeps_no_blocks);
+    tcase_add_test(tables, scans_read_ahead_in_proportion);
     tcase_add_test(tables, block_sizes);
     tcase_add_test(tables, dictionary_use);
     suite_add_tcase(suite, tables);
