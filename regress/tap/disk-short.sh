@@ -43,6 +43,20 @@ wait $filler 2>/dev/null
 rm disk/ballast
 overwrites 1 'they go on when 29 MiB are free again'
 is "$(aidbsql -c 'GET there')" 1 'and nothing is lost'
+# A stop and a start without any room: the one may not be clean, the other may not be; neither loses anything.
+aidbsql -q -c "PUT last 1"
+cat /dev/zero >disk/rest 2>/dev/null
+run aidbctl stop -m fast -t 120
+like "$code" '^[01]$' 'a stop on a full disk ends'
+wait_until 120 gone "$server_pid"
+is $? 0 'and so does the server'
+run aidbctl start -t 120
+server_pids="$server_pids $(server_pid_now)"
+like "$code $out$err" '^0|No space left|no space left' 'a start on a full disk says what it lacks'
+rm disk/rest disk/more
+aidbctl stop -m fast >/dev/null 2>&1
+server_start
+is "$(aidbsql -c 'GET there; GET last')" $'1\n1' 'with room again nothing is lost'
 server_stop
 exits 0 'verify finds no damage' aidbctl verify
 done_testing
