@@ -366,6 +366,41 @@ static void measure_sync(const char *what, bool fill, bool allocate, int flags, 
     unlink(path);
 }
 
+static int compare_seconds(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Synced records one after the other, as a log writes them: all blocks of 4 KiB that a record lies in, the one that
+ * the record before ended in included, by one call to a file of zeros. What is slow here is slow for every store. */
+static void measure_sync_times(size_t record)
+{
+    static char blocks[1 << 16] __attribute__((aligned(4096)));
+    static double times[1 << 18];
+    int fd = make_file("sync", O_DIRECT | O_DSYNC, true);
+    size_t count = 0, at = 0;
+    for (double end = now() + seconds; now() < end && count < sizeof times / sizeof times[0];) {
+        size_t from = at / 4096 * 4096, to = (at + record + 4095) / 4096 * 4096;
+        blocks[0]++;
+        double begin = now();
+        if (pwrite(fd, blocks, to - from, (off_t)from) != (ssize_t)(to - from))
+            fail("pwrite");
+        times[count++] = now() - begin;
+        at = at + 2 * record > FILE_SIZE ? 0 : at + record;
+    }
+    qsort(times, count, sizeof times[0], compare_seconds);
+    static const struct {
+        const char *name;
+        double part;
+    } ranks[] = {{"median", 0.5}, {"p99", 0.99}, {"p99.9", 0.999}};
+    for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++)
+        report(times[(size_t)((double)count * ranks[i].part)] * 1e6, "us",
+               "synced records of %zu B, %s", record, ranks[i].name);
+    close(fd);
+    unlink(path);
+}
+
 static void measure_reads(void)
 {
     static char block[4096];
@@ -591,6 +626,9 @@ int main(int argc, char **argv)
     measure_sync("zero-filled, O_DSYNC", true, false, O_DSYNC, false);
     measure_sync("zero-filled, O_DIRECT and O_DSYNC", true, false, O_DIRECT | O_DSYNC, false);
     measure_sync("zero-filled, stored through a mapping", true, false, 0, true);
+    measure_sync_times(160);
+    measure_sync_times(1088);
+    measure_sync_times(8192);
     measure_records();
     measure_reads();
     measure_copy((size_t)4 << 10, "4 KiB");
