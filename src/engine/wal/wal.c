@@ -514,12 +514,20 @@ static void touch_ahead(Wal *wal)
     }
 }
 
-/* Keeps a ring's worth and a segment prepared. A full disk is not an error here: writers hear of it when
- * they need room, and the step tries again. */
+/* Keeps a ring's worth and a segment prepared. Where writers wait for syncs, half a segment and what the log grows
+ * by in four steps at the speed of the last, if that is less: a commit beside the zeros of a new segment takes twice
+ * as long. A full disk is not an error here: writers hear of it when they need room, and the step tries again. */
 static bool prepare_ahead(Wal *wal, Slot *slot)
 {
     WalShared *shared = wal->shared;
-    uint64_t end = wal_copied(wal) + wal->options.ring_size + wal->options.segment_size;
+    uint64_t copied = wal_copied(wal);
+    uint64_t grown = wal->stepped != 0 ? copied - wal->stepped : 0;
+    uint64_t ahead = wal->options.ring_size + wal->options.segment_size;
+    uint64_t enough = wal->options.segment_size / 2 + 4 * grown;
+    if (wal->options.syncs_expected && enough < ahead)
+        ahead = enough;
+    uint64_t end = copied + ahead;
+    wal->stepped = copied;
     if (atomic_load(&shared->prepared_end) >= end)
         return true;
     if (segments_prepare(wal, slot, end) == AIDB_OK) {

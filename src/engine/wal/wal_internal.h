@@ -359,6 +359,7 @@ struct Wal {
     uint64_t seen_copied;
     uint64_t seen_ns;
     uint64_t touched;
+    uint64_t stepped; /* `copied` at the last step; 0: there was none */
 };
 
 /* The durable frontier as headers state it: never a place that only this incarnation knows, because

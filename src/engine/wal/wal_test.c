@@ -456,6 +456,29 @@ START_TEST(test_another_format)
 }
 END_TEST
 
+/* Where syncs are waited for, segments are made when half of the last is used, or before when the log grows fast. */
+START_TEST(test_segments_when_needed)
+{
+    TestStore store;
+    int wait_ms;
+    test_store_make(&store, 4 * SEGMENT, RING);
+    store.options.syncs_expected = true;
+    ck_ok(test_store_open(&store));
+    uint64_t first = wal_copied(store.wal);
+    for (int i = 0; i < 20; i++) {
+        test_append_many(&store, 1);
+        ck_ok(wal_sync(store.wal, store.slot, wal_copied(store.wal)));
+        ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+        ck_assert_uint_eq(atomic_load(&store.shared->prepared_end), first + 4 * SEGMENT);
+    }
+    while (wal_copied(store.wal) < first + 3 * SEGMENT / 2)
+        test_append_many(&store, 1);
+    ck_ok(wal_writer_step(store.wal, store.slot, &wait_ms));
+    ck_assert_uint_eq(atomic_load(&store.shared->prepared_end), first + 8 * SEGMENT);
+    test_store_remove(&store);
+}
+END_TEST
+
 START_TEST(test_writer_step)
 {
     TestStore store;
@@ -584,6 +607,7 @@ static TCase *basic_cases(void)
     tcase_add_test(tests, test_large_records);
     tcase_add_test(tests, test_empty_logs);
     tcase_add_test(tests, test_recycling);
+    tcase_add_test(tests, test_segments_when_needed);
     tcase_add_test(tests, test_writer_step);
     tcase_add_test(tests, test_threads);
     return tests;
