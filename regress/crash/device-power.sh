@@ -14,7 +14,7 @@ if [ ! -e /dev/fuse ] || [ ! -e /dev/loop-control ]; then
     skip_all 'no fuse or no loop devices here'
 fi
 seed=${AIDB_SEED:-$(date +%s)}
-rounds=${AIDB_ROUNDS:-8}
+rounds=${AIDB_ROUNDS:-20}
 RANDOM=$((seed % 32768))
 echo "# seed $seed (AIDB_SEED), $rounds rounds (AIDB_ROUNDS), $filesystem"
 # The image is written around by every sync: in memory where there is some.

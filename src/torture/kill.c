@@ -17,8 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LONG_STOPS \
-    50u /* rounds from which on it is a release, and processes sleep for half a minute or one */
+#define LONG_STOPS 5u /* rounds from which on processes sleep for half a minute or one */
 
 /* Writers that wait keep nothing but what they were asked to write. Sanitizers keep freed memory for long. */
 #define PRIVATE_MAX  (64u << 20)

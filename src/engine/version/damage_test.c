@@ -32,7 +32,8 @@ START_TEST(test_every_byte)
     ck_assert_uint_eq(bytes.size, store.set->manifest_end);
     uint64_t seed = test_seed("every_byte");
     const char *damage = getenv("AIDB_DAMAGE");
-    int bits = damage != NULL && strcmp(damage, "full") == 0 ? 8 : 1; /* each, or any of them */
+    bool each = damage != NULL && (strcmp(damage, "full") == 0 || strcmp(damage, "bytes") == 0);
+    int bits = each ? 8 : 1; /* each, or any of them */
     int fd = open(path, O_WRONLY);
     for (size_t n = 0; n < bytes.size * (size_t)bits; n++) {
         size_t i = n / (size_t)bits;
