@@ -99,6 +99,12 @@ void test_directory_copy(const char *from, const char *to)
     closedir(directory);
 }
 
+bool test_damage(const char *what)
+{
+    const char *asked = getenv("AIDB_DAMAGE");
+    return asked != NULL && (strcmp(asked, what) == 0 || strcmp(asked, "full") == 0);
+}
+
 uint64_t test_seed(const char *name)
 {
     const char *given = getenv("AIDB_TEST_SEED");

@@ -7,6 +7,7 @@
 #define AIDB_TESTLIB_TESTLIB_H
 
 #include <check.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -23,6 +24,9 @@ void test_directory_copy(const char *from, const char *to);
 
 /* $AIDB_TEST_SEED or a fresh one, printed so that a failure can be replayed. */
 uint64_t test_seed(const char *name);
+/* Whether $AIDB_DAMAGE asks for more than there is time for in each run of the tests: "bytes" for each byte of a
+ * file, "full" for everything. */
+bool test_damage(const char *what);
 
 /* xorshift64*: small, and the same everywhere. `state` is not 0. */
 static inline uint64_t test_random(uint64_t *state)

@@ -281,8 +281,7 @@ static void hurt_each(Fixture *fixture, const char *folder, const char *wanted, 
 START_TEST(misplaced_files)
 {
     uint64_t seed = test_seed("misplaced");
-    const char *full = getenv("AIDB_DAMAGE");
-    bool all = full != NULL && strcmp(full, "full") == 0;
+    bool all = test_damage("full");
     for (int round = 0; round < (all ? 20 : 1); round++) {
         Fixture fixture;
         fixture_make(&fixture, seed + (uint64_t)round * 104729);

@@ -191,13 +191,6 @@ START_TEST(damage_random)
 }
 END_TEST
 
-/* Whether to try everything, not what there is time for in each run of the tests. */
-static bool try_everything(void)
-{
-    const char *text = getenv("AIDB_DAMAGE");
-    return text != NULL && strcmp(text, "full") == 0;
-}
-
 /* A table of 256 KiB: every byte with three values when there is time, else a sample. */
 START_TEST(damage_large)
 {
@@ -209,9 +202,9 @@ START_TEST(damage_large)
     sample_make(&sample, &shape, compression, TABLE_NUMBER(1, 9));
     OK(read_table(&sample, false));
     uint64_t size = sample.bytes.size;
-    uint64_t places = try_everything() ? size : 300;
+    uint64_t places = test_damage("full") ? size : 300;
     for (uint64_t i = 0; i < places; i++) {
-        uint64_t at = try_everything() ? i : test_draw_below((uint32_t)size);
+        uint64_t at = test_damage("full") ? i : test_draw_below((uint32_t)size);
         for (int j = 0; j < 3; j++) {
             uint8_t byte = sample.bytes.data[at] ^ (uint8_t)(j == 0   ? 1u << test_draw_below(8)
                                                              : j == 1 ? 0xff
@@ -293,7 +286,7 @@ START_TEST(damage_swaps)
     file_cache_destroy(files);
     ck_assert_uint_gt(count, 20);
 
-    int moves = try_everything() ? 100000 : 1000;
+    int moves = test_damage("full") ? 100000 : 1000;
     for (int i = 0; i < moves; i++) {
         uint32_t a = test_draw_below(count);
         uint32_t b = test_draw_below(count);

@@ -60,13 +60,6 @@ static void append_noting(Killed *killed, int count)
     }
 }
 
-/* Whether to try more than what there is time for in each run of the tests: each byte, or everything. */
-static bool asked_for(const char *what)
-{
-    const char *text = getenv("AIDB_DAMAGE");
-    return text != NULL && (strcmp(text, what) == 0 || strcmp(text, "full") == 0);
-}
-
 /* Appends until the log reaches to a part of its segments. */
 static void append_up_to(Killed *killed, uint64_t lsn)
 {
@@ -152,7 +145,7 @@ static Reports verify(const TestStore *store, uint64_t horizon, bool online)
 START_TEST(test_truncation)
 {
     Killed killed;
-    make_killed_of(&killed, asked_for("bytes") ? LONG : SEGMENTS);
+    make_killed_of(&killed, test_damage("bytes") ? LONG : SEGMENTS);
     TestStore *store = &killed.store;
     TestManifest before = *store->manifest;
     char work[320];
@@ -341,7 +334,7 @@ START_TEST(test_flips)
 {
     static const uint8_t masks[] = {0x01, 0x80, 0xff};
     Killed killed;
-    make_killed_of(&killed, asked_for("bytes") ? LONG : SEGMENTS);
+    make_killed_of(&killed, test_damage("bytes") ? LONG : SEGMENTS);
     TestStore *store = &killed.store;
     uint64_t count = 0;
     for (uint64_t segment = killed.first; segment < killed.first + killed.segments * SEGMENT;
@@ -353,7 +346,7 @@ START_TEST(test_flips)
         for (uint64_t offset = 0; offset < WAL_SEGMENT_HEADER_SIZE + SEGMENT; offset++) {
             if (offset > 200 && offset < WAL_SEGMENT_HEADER_SIZE - 8 && offset % 61 != 0)
                 continue; /* a sample of the zeros in the header */
-            for (int bit = 0; asked_for("full") && bit < 8; bit++, count++)
+            for (int bit = 0; test_damage("full") && bit < 8; bit++, count++)
                 check_flip(&killed, path, fd, segment, offset, (uint8_t)(1u << bit));
             check_flip(&killed, path, fd, segment, offset, masks[offset % 3]);
             count++;
