@@ -13,7 +13,7 @@
  *
  * What a crash leaves: before the seal is on disk, the old manifest (a record past the sealed end is
  * cut off) and tables that nobody names; after it, the new state. A new manifest exists in full and
- * synced before CURRENT names it. Starting removes what is not named.
+ * synced before CURRENT names it. Starting makes what it found last, and removes what is not named.
  */
 #include "config.h"
 
@@ -389,12 +389,20 @@ static Status fail_for_good(VersionSet *set, Status status)
     return status;
 }
 
+static Status write_seal(Versions *versions, uint64_t sequence, uint64_t end,
+                         uint64_t record_sequence)
+{
+    uint8_t sector[MANIFEST_SECTOR];
+    uint64_t seed = manifest_seed(versions->identity.system_id, versions->set->manifest_number);
+    uint64_t at = manifest_seal(seed, sequence, end, record_sequence, sector);
+    return file_write_at(&versions->file, at, sector, sizeof sector);
+}
+
 /* Appends the record in versions->frame, and seals it. */
 static Status log_record(Versions *versions)
 {
     VersionSet *set = versions->set;
     Buffer *frame = &versions->frame;
-    uint8_t sector[MANIFEST_SECTOR];
     Status status = file_write_at(&versions->file, set->manifest_end, frame->data, frame->size);
     if (status == AIDB_NO_SPACE) {
         /* Nothing was sealed or synced: the next edit overwrites what is there of this one. */
@@ -408,9 +416,7 @@ static Status log_record(Versions *versions)
         return fail_for_good(set, status);
     FAILPOINT("manifest.record_synced");
     uint64_t end = set->manifest_end + frame->size;
-    uint64_t at = manifest_seal(manifest_seed(versions->identity.system_id, set->manifest_number),
-                                set->seal_sequence + 1, end, set->record_sequence + 1, sector);
-    status = file_write_at(&versions->file, at, sector, sizeof sector);
+    status = write_seal(versions, set->seal_sequence + 1, end, set->record_sequence + 1);
     if (status == AIDB_OK)
         status = FAILPOINT_STATUS("manifest.seal_written");
     if (status == AIDB_OK)
@@ -614,15 +620,20 @@ static Status recover_set(Versions *versions, Slot *slot, const ManifestState *s
     return status;
 }
 
-/* Cuts off a record that was never sealed. */
-static Status cut_tail(Versions *versions, const ManifestState *state)
+/* Cuts off a record that was never sealed, and makes the rest last. What was read may stand in the kernel's
+ * memory alone: whoever wrote the newest seal, or CURRENT, was killed before its sync; or the sync failed, and the
+ * kernel has dropped the seal from what it still writes. What the edit under it removed is about to be removed. */
+static Status settle(Versions *versions, const ManifestState *state)
 {
     RETURN_IF_FAILED(open_manifest(versions));
-    if (state->file_size == state->sealed_end)
-        return AIDB_OK;
-    RETURN_IF_FAILED(file_truncate(&versions->file, state->sealed_end));
-    FAILPOINT("recover.manifest_cut");
-    return file_sync(&versions->file);
+    if (state->file_size != state->sealed_end) {
+        RETURN_IF_FAILED(file_truncate(&versions->file, state->sealed_end));
+        FAILPOINT("recover.manifest_cut");
+    }
+    RETURN_IF_FAILED(
+        write_seal(versions, state->seal_sequence, state->sealed_end, state->record_sequence));
+    RETURN_IF_FAILED(file_sync(&versions->file));
+    return directory_sync(versions->directory);
 }
 
 typedef struct Sweep {
@@ -712,7 +723,7 @@ Status versions_recover(Versions *versions, Slot *slot)
     OUT_IF_FAILED(recover_set(versions, slot, &state));
     for (size_t i = 0; i < state.file_count; i++)
         OUT_IF_FAILED(manifest_check_table(versions->directory, &state.files[i].info));
-    OUT_IF_FAILED(cut_tail(versions, &state));
+    OUT_IF_FAILED(settle(versions, &state));
     OUT_IF_FAILED(sweep_files(versions, &state));
 out:
     manifest_state_deinit(&state);
