@@ -28,6 +28,14 @@ uint64_t test_seed(const char *name);
  * file, "full" for everything. */
 bool test_damage(const char *what);
 
+/* ck_assert_msg for what is checked many thousand times: Check writes a note for each of its own assertions that holds,
+ * which costs more than most of what they compare. */
+#define test_check(condition, ...)     \
+    do {                               \
+        if (!(condition))              \
+            ck_abort_msg(__VA_ARGS__); \
+    } while (0)
+
 /* xorshift64*: small, and the same everywhere. `state` is not 0. */
 static inline uint64_t test_random(uint64_t *state)
 {

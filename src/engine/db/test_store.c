@@ -28,7 +28,7 @@ EngineOptions small_options(void)
 
 void ok(Status status)
 {
-    ck_assert_msg(status == AIDB_OK, "%s: %s", status_name(status), status_message());
+    test_check(status == AIDB_OK, "%s: %s", status_name(status), status_message());
 }
 
 void key_of(uint32_t index, char key[16])
