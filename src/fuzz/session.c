@@ -125,7 +125,7 @@ static void open_store(Conversation *c)
     EngineOptions options = small_options();
     Session *session;
     must(db_create(fuzz_directory(), &options));
-    must(db_setup(fuzz_directory(), &options, 4, false, &c->db));
+    must(db_setup(fuzz_directory(), &options, &(DbSlots){.count = 4}, &c->db));
     must(db_session_create(c->db, 2, SLOT_STARTUP, &session));
     must(db_recover(c->db, session));
     db_session_destroy(session);

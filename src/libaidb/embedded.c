@@ -636,7 +636,8 @@ static Status start(Embedded *store, bool create)
         RETURN_IF_FAILED(db_create(store->directory, &store->config.engine));
     uint32_t compactors = store->config.engine.compactors;
     uint32_t slots = POOL_SESSIONS + 3 + compactors;
-    RETURN_IF_FAILED(db_setup(store->directory, &store->config.engine, slots, false, &store->db));
+    RETURN_IF_FAILED(
+        db_setup(store->directory, &store->config.engine, &(DbSlots){.count = slots}, &store->db));
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(store, &place));
     Status status = db_recover(store->db, place->session);

@@ -47,7 +47,7 @@
 #define STUCK_KILL_NS     (120ull * 1000000000ull)
 #define SPARES_MAX        48u /* processes kept for clients to come, with the pages they have mapped */
 #define EVENTS_AT_ONCE    64
-#define DESCRIPTORS_SPARE 256u /* beside latches and waiting connections */
+#define DESCRIPTORS_SPARE 256u /* listeners, the hosts' channels, files */
 
 /* ---- children -------------------------------------------------------------------------------- */
 
@@ -874,6 +874,12 @@ static Status read_config(Postmaster *postmaster)
     return status;
 }
 
+/* Slots of clients that have no process of their own. */
+static uint32_t hosted_slots(const Postmaster *postmaster)
+{
+    return postmaster->config.server.backends > 0 ? postmaster->config.server.max_connections : 0;
+}
+
 /* Limits of the operating system; said at once when they cannot hold what is configured. */
 static Status set_limits(const Postmaster *postmaster)
 {
@@ -882,9 +888,9 @@ static Status set_limits(const Postmaster *postmaster)
         setrlimit(RLIMIT_CORE, &core);
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return status_set_errno(errno, "could not ask for the limit of open files");
-    uint64_t need = (uint64_t)postmaster->child_count + PENDING_MAX + DESCRIPTORS_SPARE;
-    if (postmaster->config.server.backends > 0)
-        need += postmaster->config.server.max_connections; /* a host's clients */
+    /* A descriptor for each latch, and the channels of backends, or a host's clients. */
+    uint64_t need = (uint64_t)postmaster->child_count - hosted_slots(postmaster) +
+                    postmaster->config.server.max_connections + PENDING_MAX + DESCRIPTORS_SPARE;
     if (files.rlim_max != RLIM_INFINITY && files.rlim_max < need) {
         (void)status_set(AIDB_LIMIT,
                          "max_connections: %u connections need %" PRIu64
@@ -939,8 +945,11 @@ static Status open_store(Postmaster *postmaster)
     RETURN_IF_FAILED(listen_open(postmaster));
     publish_all(postmaster);
     set_state(postmaster, SERVER_STARTING);
-    return db_setup(postmaster->directory, &postmaster->config.engine, postmaster->child_count,
-                    true, &postmaster->db);
+    const DbSlots slots = {.count = postmaster->child_count,
+                           .processes = true,
+                           .hosted = hosted_slots(postmaster),
+                           .hosted_from = SLOT_OF_BACKENDS};
+    return db_setup(postmaster->directory, &postmaster->config.engine, &slots, &postmaster->db);
 }
 
 /* Everything up to the first child. Errors before the log is open go to standard error alone. */

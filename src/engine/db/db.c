@@ -184,7 +184,7 @@ static void close_latches(Db *db)
     db->latch_fds = NULL;
 }
 
-static Status make_latches(Db *db)
+static Status make_latches(Db *db, const DbSlots *slots)
 {
     db->latch_fds = malloc(db->slot_count * sizeof *db->latch_fds);
     if (db->latch_fds == NULL)
@@ -192,11 +192,13 @@ static Status make_latches(Db *db)
     for (uint32_t i = 0; i < db->slot_count; i++)
         db->latch_fds[i] = -1;
     for (uint32_t i = 0; i < db->slot_count; i++) {
+        if (i >= slots->hosted_from && i - slots->hosted_from < slots->hosted)
+            continue;
         db->latch_fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         if (db->latch_fds[i] < 0) {
             Status status =
                 status_set(AIDB_LIMIT, "could not make %u wake-up descriptors: too many open files",
-                           db->slot_count);
+                           db->slot_count - slots->hosted);
             status_hint("Lower max_connections or raise the limit of open files (ulimit -n).");
             return status;
         }
@@ -211,8 +213,7 @@ static bool on_one_disk(const char *one, const char *other)
     return stat(one, &a) == 0 && stat(other, &b) == 0 && a.st_dev == b.st_dev;
 }
 
-Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool processes,
-                Db **out)
+Status db_setup(const char *directory, const EngineOptions *options, const DbSlots *slots, Db **out)
 {
     *out = NULL;
     Status status = AIDB_OK;
@@ -220,7 +221,7 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
     if (db == NULL)
         return status_set(AIDB_NO_MEMORY, "out of memory");
     db->options = *options;
-    db->slot_count = slots;
+    db->slot_count = slots->count;
     db->directory = strdup(directory);
     db->wal_directory = path_join(directory, "wal");
     db->sst_directory = path_join(directory, "sst");
@@ -230,17 +231,17 @@ Status db_setup(const char *directory, const EngineOptions *options, uint32_t sl
     }
     size_t size;
     FAILPOINT_ATTACH(directory);
-    OUT_IF_FAILED(db_region_size(options, slots, &size));
+    OUT_IF_FAILED(db_region_size(options, slots->count, &size));
     OUT_IF_FAILED(manifest_identity(directory, &db->identity));
     db->wal_options = (WalOptions){.directory = db->wal_directory,
                                    .segment_size = db->identity.wal_segment_size,
                                    .ring_size = db->identity.wal_ring_size,
                                    .syncs_expected = options->durability == AIDB_FSYNC};
     memcpy(db->wal_options.system_id, db->identity.system_id, sizeof db->wal_options.system_id);
-    if (processes)
-        OUT_IF_FAILED(make_latches(db));
-    OUT_IF_FAILED(region_create(size, processes, options->huge_pages, &db->region));
-    if (processes)
+    if (slots->processes)
+        OUT_IF_FAILED(make_latches(db, slots));
+    OUT_IF_FAILED(region_create(size, slots->processes, options->huge_pages, &db->region));
+    if (slots->processes)
         region_populate(&db->region);
     init_shared(db);
     OUT_IF_FAILED(wal_open(&db->wal_options, db->shared->wal, &db->wal));

@@ -42,10 +42,18 @@ bool db_exists(const char *directory);
  * when memory cannot hold what the other options ask for, or one largest batch. */
 Status db_region_size(const EngineOptions *options, uint32_t slots, size_t *size) MUST_CHECK;
 
-/* Maps and initialises the region. `slots` is the number of sessions that can exist at once (background
- * duties included). Takes the options over by value. Does not lock the directory: the caller holds the
- * lock on postmaster.pid. `populate`: touch all memory now. */
-Status db_setup(const char *directory, const EngineOptions *options, uint32_t slots, bool populate,
+/* The sessions that can exist at once. */
+typedef struct DbSlots {
+    uint32_t count; /* background duties included */
+    bool processes; /* of processes: they sleep on descriptors, and all memory is touched now */
+    uint32_t
+        hosted; /* slots of clients that a process with others serves, from `hosted_from` on: */
+    uint32_t hosted_from; /* nobody sleeps there, so they need no descriptor */
+} DbSlots;
+
+/* Maps and initialises the region. Takes options and slots over by value. Does not lock the directory: the
+ * caller holds the lock on postmaster.pid. */
+Status db_setup(const char *directory, const EngineOptions *options, const DbSlots *slots,
                 Db **db) MUST_CHECK;
 /* Frees this process's handle; unmaps the region. */
 void db_destroy(Db *db);

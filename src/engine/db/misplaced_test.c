@@ -127,7 +127,7 @@ static void open_damaged(Fixture *fixture, const char *directory, const char *wh
         horizon = state.counters.horizon;
         manifest_state_deinit(&state);
     }
-    Status status = db_setup(directory, &world->store.options, 8, false, &db);
+    Status status = db_setup(directory, &world->store.options, &(DbSlots){.count = 8}, &db);
     if (status == AIDB_OK) {
         ok(db_session_create(db, UINT32_MAX, SLOT_THREAD, &session));
         status = db_recover(db, session);

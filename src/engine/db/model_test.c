@@ -479,7 +479,8 @@ START_TEST(a_missing_table_is_corruption)
     char *sst = path_join(world.store.directory, "sst");
     char *path = path_join(sst, name);
     ok(file_unlink(path));
-    ok(db_setup(world.store.directory, &world.store.options, 8, false, &world.store.db));
+    ok(db_setup(world.store.directory, &world.store.options, &(DbSlots){.count = 8},
+                &world.store.db));
     ok(db_session_create(world.store.db, UINT32_MAX, SLOT_THREAD, &world.store.client));
     ck_assert_int_eq(db_recover(world.store.db, world.store.client), AIDB_CORRUPTION);
     ck_assert_ptr_nonnull(strstr(status_message(), name));

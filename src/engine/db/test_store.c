@@ -38,7 +38,7 @@ void key_of(uint32_t index, char key[16])
 
 void store_open(Store *store)
 {
-    ok(db_setup(store->directory, &store->options, 8, false, &store->db));
+    ok(db_setup(store->directory, &store->options, &(DbSlots){.count = 8}, &store->db));
     ok(db_session_create(store->db, UINT32_MAX, SLOT_THREAD, &store->client));
     ok(db_recover(store->db, store->client));
     ok(db_session_create(store->db, UINT32_MAX, SLOT_FLUSHER, &store->flusher));
