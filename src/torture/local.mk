@@ -9,6 +9,10 @@ noinst_PROGRAMS += %D%/aidbtorture
 	%D%/fault.c \
 	%D%/history.h %D%/history.c \
 	%D%/hostile.c \
+	%D%/hostile.h \
+	%D%/hostile_crowd.c \
+	%D%/hostile_frames.c \
+	%D%/hostile_watch.c \
 	%D%/linear.c \
 	%D%/kill.c \
 	%D%/main.c \

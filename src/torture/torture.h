@@ -31,7 +31,7 @@ typedef struct Torture {
     uint64_t rounds, acked, promised, lost;
     uint32_t recovery_ms[100000];
     uint32_t recoveries;
-    char note[1200]; /* what else the last line says */
+    char note[4000]; /* what else the last line says */
     Oracle *oracle;
 } Torture;
 
