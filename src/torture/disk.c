@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,7 @@ static int journal = -1;
 static char *paths[FD_MAX]; /* relative to the root, of watched descriptors */
 static bool direct[FD_MAX]; /* opened, or set later, with an O_DIRECT that was dropped */
 static Map maps[MAPS_MAX];
+static _Thread_local bool dying;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -145,7 +147,7 @@ static void put(DiskRecordType type, uint64_t inode, uint64_t offset, const char
 static void lock(void)
 {
     if (pthread_mutex_lock(&control->mutex) == EOWNERDEAD) {
-        if (atomic_load(&control->torn) == 0)
+        if (atomic_exchange(&control->killed, 0) == 0 && atomic_load(&control->torn) == 0)
             atomic_store(&control->torn, atomic_load(&control->journal_size) + 1);
         pthread_mutex_consistent(&control->mutex);
     }
@@ -171,6 +173,10 @@ static void enter(void)
 static void leave(void)
 {
     int err = errno;
+    if (dying) { /* with the mutex, so that no other call is under way */
+        atomic_store(&control->killed, 1);
+        syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
+    }
     pthread_mutex_unlock(&control->mutex);
     errno = err;
 }
@@ -232,7 +238,9 @@ static DiskFault fault(uint32_t kinds, const char *path)
     if (permille != 0 && (mixed >> 32) % 1000 >= permille)
         return DISK_NO_FAULT;
     atomic_fetch_add(&control->fired, 1);
-    return (DiskFault)atomic_load(&control->fault);
+    DiskFault what = (DiskFault)atomic_load(&control->fault);
+    dying = what == DISK_KILL;
+    return dying ? DISK_NO_FAULT : what;
 }
 
 static bool refused(uint32_t kind, const char *path)

@@ -33,7 +33,8 @@ typedef enum DiskFault {
     DISK_NO_FAULT = 0,
     DISK_ERROR, /* the call fails with `code` and does nothing */
     DISK_SHORT, /* reads and writes transfer a part; one byte is one byte */
-    DISK_FULL   /* what makes a file longer fails with `code` */
+    DISK_FULL,  /* what makes a file longer fails with `code` */
+    DISK_KILL   /* the process is killed once the call, which is none that only reads, is done */
 } DiskFault;
 
 typedef struct DiskControl {
@@ -56,7 +57,8 @@ typedef struct DiskControl {
     _Atomic uint64_t journal_size;
     _Atomic uint64_t
         torn; /* 0, or how much of the journal holds: a process was killed in a call then */
-    pthread_mutex_t mutex; /* held while a call is carried out and noted; robust */
+    _Atomic uint32_t killed; /* who held the mutex last was killed behind its call (DISK_KILL) */
+    pthread_mutex_t mutex;   /* held while a call is carried out and noted; robust */
 } DiskControl;
 
 /* Zeroes the page: no faults, an empty journal. Nobody uses it. */

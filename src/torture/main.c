@@ -46,6 +46,8 @@ static const struct {
     {"power", power_campaign, 300, "power loss at a random I/O call; iterations are cuts"},
     {"power-every", power_campaign, 1,
      "power loss at every I/O call of a program; iterations are runs"},
+    {"power-killed", power_campaign, 100,
+     "power loss while a program recovers from a kill; iterations are cuts"},
     {"server-power", power_campaign, 60, "power loss at a random I/O call of a server"},
     {"server-power-every", power_campaign, 1, "power loss at every I/O call of a server"},
     {"fault-every", fault_campaign, 1,

@@ -12,7 +12,9 @@
  * next run, so that recoveries are cut too, and recoveries of recoveries.
  *
  * power and server-power choose where to cut; power-every and server-power-every cut at every call, and
- * once more, with nothing unsynced left, after every sync.
+ * once more, with nothing unsynced left, after every sync. power-killed kills the program behind a call, and
+ * perhaps the next one while it recovers, and cuts while the last one recovers: what is unsynced then was
+ * written by processes that are gone, and is believed, although it may not last.
  *
  * fsync of a file makes its bytes and size durable, not its name: file systems promise no more.
  */
@@ -25,6 +27,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <glob.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -447,20 +450,22 @@ static bool journal_next(const Journal *journal, size_t *at, DiskRecord *record)
     return true;
 }
 
-/* Where to cut. Half of the cuts are anywhere; the others just before a sync, when what it covers is
- * not durable yet. Files that are seldom synced get their share, so first a file is chosen. */
-static uint32_t choose_call(Torture *torture, const Journal *journal, uint32_t all)
+/* Where to cut, behind call `from`. Half of the cuts are anywhere; the others just before a sync, when what it
+ * covers is not durable yet: the first one, if processes before left something to it. Files that are seldom
+ * synced get their share, so first a file is chosen. */
+static uint32_t choose_call(Torture *torture, const Journal *journal, uint32_t from, uint32_t all)
 {
     uint64_t inodes[256];
     size_t inode_count = 0, at = 0, syncs = 0;
     DiskRecord record;
     if (torture_below(torture, 2) == 0)
-        return (uint32_t)torture_below(torture, (uint64_t)all + 1);
+        return from + (uint32_t)torture_below(torture, (uint64_t)all - from + 1);
     while (journal_next(journal, &at, &record)) {
         size_t i = 0;
         while (i < inode_count && inodes[i] != record.inode)
             i++;
-        if (record.type == DISK_RECORD_SYNC && i == inode_count && inode_count < 256)
+        if (record.type == DISK_RECORD_SYNC && record.call > from && i == inode_count &&
+            inode_count < 256)
             inodes[inode_count++] = record.inode;
     }
     if (inode_count == 0)
@@ -468,8 +473,8 @@ static uint32_t choose_call(Torture *torture, const Journal *journal, uint32_t a
     uint64_t inode = inodes[torture_below(torture, inode_count)];
     uint32_t call = all;
     for (at = 0; journal_next(journal, &at, &record);)
-        if (record.type == DISK_RECORD_SYNC && record.inode == inode &&
-            torture_below(torture, ++syncs) == 0)
+        if (record.type == DISK_RECORD_SYNC && record.call > from && record.inode == inode &&
+            (from > 0 ? syncs++ == 0 : torture_below(torture, ++syncs) == 0))
             call = record.call - 1;
     return call;
 }
@@ -569,11 +574,13 @@ typedef struct Power {
     Torture *torture;
     DiskControl *control;
     bool every;
+    bool killed;   /* processes are, before the one whose calls are cut */
+    uint32_t from; /* calls before these are not cut */
     bool is_server;
     Server server;
     char data[TORTURE_PATH], next[TORTURE_PATH], cut[TORTURE_PATH], control_path[TORTURE_PATH],
         journal[TORTURE_PATH];
-    uint64_t runs, calls;
+    uint64_t runs, calls, kills;
     uint64_t manifest;                /* inode of the one that a run begins with */
     uint64_t tables, segments, edits; /* made, prepared, and synced to the manifest in these runs */
 } Power;
@@ -597,6 +604,55 @@ static bool run_program(Power *power)
         return torture_failed(torture, "the program ended with status %d: see %s/worker.log",
                               status, torture->work);
     return true;
+}
+
+/* Runs the program until the Nth change of some files, behind which it is killed. */
+static bool run_until_killed(Power *power, bool first)
+{
+    static const char *const files[] = {"", "MANIFEST", "MANIFEST", "sst", "wal"};
+    Torture *torture = power->torture;
+    DiskControl *control = power->control;
+    int status;
+    const char *file = files[torture_below(torture, sizeof files / sizeof files[0])];
+    uint64_t calls = !first ? 20 : *file == 0 ? 500 : 50;
+    snprintf(control->path, sizeof control->path, "%s", file);
+    control->kinds =
+        DISK_CREATE | DISK_WRITE | DISK_TRUNCATE | DISK_RENAME | DISK_UNLINK | DISK_MKDIR;
+    control->matched = 0;
+    control->from = 1 + (uint32_t)torture_below(torture, calls);
+    control->until = control->from + 1;
+    control->fault = DISK_KILL;
+    pid_t pid = worker_start(torture, power->data, power->control_path, power->journal);
+    if (!torture_wait(pid, OPEN_MAX_MS, &status))
+        return torture_failed(torture, "the program hung");
+    control->fault = DISK_NO_FAULT;
+    if (oracle_wrong(torture->oracle) != NULL)
+        return torture_failed(torture, "wrong answer: %s", oracle_wrong(torture->oracle));
+    if (status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+        return torture_failed(torture, "the program ended with status %d: see %s/worker.log",
+                              status, torture->work);
+    power->kills += status != 0;
+    return true;
+}
+
+static bool run_killed(Power *power)
+{
+    Torture *torture = power->torture;
+    int status;
+    torture->oracle->ops_limit = 400;
+    bool ok = run_until_killed(power, true);
+    atomic_store(&torture->oracle->stop, 1); /* those that follow only recover */
+    while (ok && torture_below(torture, 3) == 0)
+        ok = run_until_killed(power, false);
+    power->from = atomic_load(&power->control->calls);
+    pid_t pid = ok ? worker_start(torture, power->data, power->control_path, power->journal) : -1;
+    if (ok && !torture_wait(pid, OPEN_MAX_MS, &status))
+        ok = torture_failed(torture, "the program hung");
+    else if (ok && status != 0)
+        ok = torture_failed(torture, "recovery ended with status %d: see %s/worker.log", status,
+                            torture->work);
+    atomic_store(&torture->oracle->stop, 0);
+    return ok;
 }
 
 /* A server under load, stopped cleanly or, mostly, all its processes killed. */
@@ -653,12 +709,14 @@ static int by_call(const void *a, const void *b)
 static CutAt *choose_cuts(Power *power, const Journal *journal, uint32_t all, size_t *count)
 {
     Torture *torture = power->torture;
-    *count = power->every ? (size_t)all + 1 : 8 + (size_t)torture_below(torture, 17);
+    *count = power->every    ? (size_t)all + 1
+             : power->killed ? 4 + (size_t)torture_below(torture, 5)
+                             : 8 + (size_t)torture_below(torture, 17);
     CutAt *cuts = calloc(2 * *count, sizeof *cuts);
     if (cuts == NULL)
         exit(2);
     for (size_t i = 0; i < *count; i++)
-        cuts[i].call = power->every ? (uint32_t)i : choose_call(torture, journal, all);
+        cuts[i].call = power->every ? (uint32_t)i : choose_call(torture, journal, power->from, all);
     DiskRecord record;
     size_t once = *count;
     for (size_t at = 0; power->every && journal_next(journal, &at, &record);)
@@ -748,7 +806,9 @@ static bool power_run(Power *power)
     static const uint32_t percents[] = {0, 3, 60};
     oracle->fsync_percent = percents[torture_below(torture, 3)];
     oracle->flush_permille = torture_below(torture, 2) == 0 || power->every ? 20 : 0;
-    if (!(power->is_server ? run_server(power) : run_program(power)))
+    if (!(power->is_server ? run_server(power)
+          : power->killed  ? run_killed(power)
+                           : run_program(power)))
         return false;
     if (!journal_map(power->journal, power->control, &journal))
         return torture_failed(torture, "could not read %s", power->journal);
@@ -775,6 +835,7 @@ bool power_campaign(Torture *torture)
     static Power power;
     power = (Power){.torture = torture,
                     .every = strstr(torture->campaign, "-every") != NULL,
+                    .killed = strcmp(torture->campaign, "power-killed") == 0,
                     .is_server = strncmp(torture->campaign, "server", 6) == 0};
     torture_path(torture, "data", power.data);
     torture_path(torture, "next", power.next);
@@ -801,12 +862,12 @@ bool power_campaign(Torture *torture)
                   : power.every             ? power.runs < torture->iterations
                                             : torture->rounds < torture->iterations))
         ok = power_run(&power);
-    snprintf(
-        torture->note, sizeof torture->note,
-        "cuts in %llu runs of %llu I/O calls that made %llu tables, %llu log segments and %llu "
-        "syncs of the manifest",
-        (unsigned long long)power.runs, (unsigned long long)power.calls,
-        (unsigned long long)power.tables, (unsigned long long)power.segments,
-        (unsigned long long)power.edits);
+    snprintf(torture->note, sizeof torture->note,
+             "cuts in %llu runs of %llu I/O calls, %llu kills, that made %llu tables, %llu log "
+             "segments and "
+             "%llu syncs of the manifest",
+             (unsigned long long)power.runs, (unsigned long long)power.calls,
+             (unsigned long long)power.kills, (unsigned long long)power.tables,
+             (unsigned long long)power.segments, (unsigned long long)power.edits);
     return ok;
 }
