@@ -37,6 +37,7 @@
 #define GENERATIONS 3u    /* of a program in a round */
 #define VALUE_MIN   16u
 #define RETRY_MS    HANG_MS
+#define DECIDED_MIN 95u /* per cent of the keys whose history was told to have an order or none */
 
 typedef struct Note {
     HistoryOp op;
@@ -778,6 +779,10 @@ bool linear_campaign(Torture *torture)
             printf("round %llu: %llu operations\n", (unsigned long long)torture->rounds,
                    (unsigned long long)linear.operations);
     }
+    uint64_t keys = torture->rounds * KEYS;
+    if (ok && linear.undecided * 100 > keys * (100 - DECIDED_MIN))
+        ok = torture_failed(torture, "the search for an order gave up on %llu keys of %llu",
+                            (unsigned long long)linear.undecided, (unsigned long long)keys);
     if (linear.bank)
         snprintf(torture->note, sizeof torture->note,
                  "%llu transfers, %llu sums in snapshots; killed: nothing %u, child %u, "
@@ -789,7 +794,7 @@ bool linear_campaign(Torture *torture)
         snprintf(torture->note, sizeof torture->note,
                  "%llu operations on %llu keys, %llu refused, %llu of unknown outcome, %llu steps, "
                  "%llu undecided; killed: nothing %u, child %u, postmaster %u, %s %u",
-                 (unsigned long long)linear.operations, (unsigned long long)torture->rounds * KEYS,
+                 (unsigned long long)linear.operations, (unsigned long long)keys,
                  (unsigned long long)linear.refused, (unsigned long long)linear.unknown,
                  (unsigned long long)linear.steps, (unsigned long long)linear.undecided,
                  linear.killed[0], linear.killed[1], linear.killed[2],

@@ -392,11 +392,12 @@ int command_status(Arguments *arguments)
     if (json)
         print_status_json(directory, &holder, state);
     else if (holder.server)
-        printf("%s: process %d, %s%s%s, version %s, up %llu seconds, %u restarts after crashes\n",
+        printf("%s: process %d, %s%s%s, version %s, up %llu seconds, %u restart%s after crashes\n",
                state, holder.info.pid, holder.info.unix_uri,
                holder.info.unix_uri[0] != '\0' && holder.info.tcp_uri[0] != '\0' ? ", " : "",
                holder.info.tcp_uri, holder.info.version,
-               (unsigned long long)uptime_seconds(&holder), holder.info.crash_restarts);
+               (unsigned long long)uptime_seconds(&holder), holder.info.crash_restarts,
+               holder.info.crash_restarts == 1 ? "" : "s");
     else if (holder.held)
         printf("no server: %s is open in process %d\n", directory, holder.info.pid);
     else
