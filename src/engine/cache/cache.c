@@ -55,6 +55,7 @@
 #define EVICT_BATCH      4u    /* no more, as one reader pays for all of them */
 #define AHEAD            4u    /* heads of frames that are fetched ahead of their turn in a queue */
 #define FORGOTTEN        1024u /* tables remembered as deleted */
+#define DROP_BATCH       64u   /* frames looked at under one lock for blocks of such tables */
 #define FREQUENCY_DATA   3u
 #define FREQUENCY_INDEX  7u
 #define SPARE_MAX        128u /* frames that a pool keeps free or in limbo, for epochs that read much */
@@ -618,6 +619,18 @@ static void retire(BlockCache *cache, Slot *slot, Pool *pool, const uint32_t *fr
         hand_over_chunk(cache, slot, full);
 }
 
+/* Frames that are EVICTING leave their chains. */
+static void unlink_frames(BlockCache *cache, Slot *slot, Pool *pool, const uint32_t *frames,
+                          uint32_t count)
+{
+    if (count == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++)
+        chain_remove(cache, slot, frames[i]);
+    atomic_fetch_sub_explicit(&pool->live, count, memory_order_relaxed);
+    retire(cache, slot, pool, frames, count, true);
+}
+
 /* ---- eviction -------------------------------------------------------------------------------- */
 
 /* Under the pool's lock: takes the next victim out of its queue. */
@@ -631,7 +644,7 @@ static uint32_t pick_victim(BlockCache *cache, Pool *pool, uint32_t tick)
             return NONE;
         Frame *frame = frame_at(cache, at);
         uint8_t frequency = atomic_load_explicit(&frame->frequency, memory_order_relaxed);
-        if (frequency > (from_small ? 1 : 0) && !is_forgotten(cache, frame->table)) {
+        if (frequency > (from_small ? 1 : 0)) {
             atomic_store_explicit(&frame->frequency, from_small ? 0 : (uint8_t)(frequency - 1),
                                   memory_order_relaxed);
             frame->state = FRAME_MAIN;
@@ -675,13 +688,49 @@ static bool evict_batch(BlockCache *cache, Slot *slot, Pool *pool, uint32_t tick
     bool compare =
         pool->frames == 0 || (pool->turnover >= TURNOVER_MIN && pool->turnover >= pool->frames / 4);
     lock_release(&pool->lock, slot);
-    if (count == 0)
-        return compare;
-    for (uint32_t i = 0; i < count; i++)
-        chain_remove(cache, slot, victims[i]);
-    atomic_fetch_sub_explicit(&pool->live, count, memory_order_relaxed);
-    retire(cache, slot, pool, victims, count, true);
+    unlink_frames(cache, slot, pool, victims, count);
     return compare;
+}
+
+/* Drops what a chunk has of forgotten tables. */
+static void drop_forgotten(BlockCache *cache, Slot *slot, uint32_t chunk_index)
+{
+    const Chunk *chunk = &cache->chunks[chunk_index];
+    uint32_t index = atomic_load_explicit(&chunk->pool, memory_order_acquire);
+    if (index == NONE)
+        return;
+    Pool *pool = &cache->pools[index];
+    uint32_t first = chunk_index * cache->chunk_units;
+    uint32_t step = class_stride(pool->class_size) / UNIT;
+    for (uint32_t from = 0; from < pool->chunk_frames; from += DROP_BATCH) {
+        uint32_t dropped[DROP_BATCH];
+        uint32_t count = 0;
+        for (uint32_t i = from; i < from + DROP_BATCH && i < pool->chunk_frames; i++)
+            __builtin_prefetch(frame_at(cache, first + i * step), 1);
+        lock_acquire(&pool->lock, slot);
+        bool still_there = atomic_load_explicit(&chunk->pool, memory_order_relaxed) == index &&
+                           atomic_load_explicit(&chunk->draining, memory_order_relaxed) == 0;
+        for (uint32_t i = from; still_there && i < from + DROP_BATCH && i < pool->chunk_frames;
+             i++) {
+            uint32_t at = first + i * step;
+            Frame *frame = frame_at(cache, at);
+            if ((frame->state != FRAME_SMALL && frame->state != FRAME_MAIN) ||
+                !is_forgotten(cache, frame->table))
+                continue;
+            queue_remove(cache, frame->state == FRAME_SMALL ? &pool->small : &pool->main, at);
+            frame->state = FRAME_EVICTING;
+            pool->evicting++;
+            dropped[count++] = at;
+        }
+        lock_release(&pool->lock, slot);
+        unlink_frames(cache, slot, pool, dropped, count);
+    }
+}
+
+void cache_drop_forgotten(BlockCache *cache, Slot *slot)
+{
+    for (uint32_t i = 0; i < cache->chunk_count; i++)
+        drop_forgotten(cache, slot, i);
 }
 
 /* ---- chunks ---------------------------------------------------------------------------------- */
@@ -873,12 +922,7 @@ static void drain_chunk(BlockCache *cache, Slot *slot, Pool *donor, uint32_t chu
     uint32_t from = 0;
     for (;;) {
         uint32_t count = drain_some(cache, slot, donor, chunk_index, &from, frames, EVICT_BATCH);
-        for (uint32_t i = 0; i < count; i++)
-            chain_remove(cache, slot, frames[i]);
-        if (count > 0) {
-            atomic_fetch_sub_explicit(&donor->live, count, memory_order_relaxed);
-            retire(cache, slot, donor, frames, count, true);
-        }
+        unlink_frames(cache, slot, donor, frames, count);
         if (from == donor->chunk_frames)
             break;
     }

@@ -60,8 +60,10 @@ void cache_abandon(BlockCache *cache, Slot *slot, CacheFill *fill);
  * False when there is nothing to do: `slot`'s latch is woken when there is, unless all is *done. Called by
  * one thread all the time or not at all: from the first call on, data blocks get memory that it touched. */
 bool cache_prepare(BlockCache *cache, Slot *slot, bool *done);
-/* Drops the blocks of a table that was deleted (they would age out anyway). */
+/* A table was deleted. Its blocks are dropped by cache_drop_forgotten, which looks at the head of each block of
+ * the cache and so is called once for all tables that go together, by a background duty. */
 void cache_forget(BlockCache *cache, Slot *slot, uint64_t table);
+void cache_drop_forgotten(BlockCache *cache, Slot *slot);
 void cache_usage(const BlockCache *cache, uint64_t *used, uint64_t *capacity, uint64_t *blocks);
 
 /* Frames that are in use by nobody and not free either. Nobody is inside the cache. */

@@ -172,6 +172,7 @@ START_TEST(small_caches)
         for (uint64_t i = 0; i < 600; i++)
             (void)read_in_epoch(&world, slot, 1, i % 50 * 4096, 100 + i % 50 * 97, CACHE_DATA);
         cache_forget(world.cache, slot, 1);
+        cache_drop_forgotten(world.cache, slot);
         uint64_t used;
         uint64_t capacity;
         uint64_t have;
@@ -404,32 +405,43 @@ START_TEST(exhaustion)
 }
 END_TEST
 
+/* How many of a table's first 1,500 blocks are there. */
+static uint32_t blocks_held(const World *world, Slot *slot, uint64_t table)
+{
+    uint32_t held = 0;
+    epoch_enter(world->epochs, slot);
+    for (uint64_t i = 0; i < 1500; i++)
+        held += cache_holds(world->cache, table, i);
+    epoch_leave(slot);
+    return held;
+}
+
+/* What was deleted makes room at once, however hot it was, and nothing else goes. */
 START_TEST(forgotten_tables)
 {
     World world;
     world_init(&world, 16u << 20);
     Slot *slot = slot_claim(world.slots, 0, SLOT_THREAD);
-    /* Blocks of a table that was hot, and is deleted, make room sooner than hot ones that are not. */
     for (int round = 0; round < 8; round++)
         for (uint64_t i = 0; i < 1500; i++)
             for (uint64_t table = 1; table <= 2; table++)
-                (void)read_in_epoch(&world, slot, table, i, 4096, CACHE_DATA);
+                (void)read_in_epoch(&world, slot, table, i, 4096,
+                                    i % 50 == 0 ? CACHE_INDEX : CACHE_DATA);
+    uint32_t held = blocks_held(&world, slot, 2);
+    ck_assert_uint_gt(blocks_held(&world, slot, 1), 1000);
+    ck_assert_uint_gt(held, 1000);
     cache_forget(world.cache, slot, 1);
-    for (uint64_t i = 0; i < 2000; i++)
-        for (int twice = 0; twice < 3; twice++)
-            (void)read_in_epoch(&world, slot, 3, i, 4096, CACHE_DATA);
-    uint32_t left[3] = {0, 0, 0};
-    epoch_enter(world.epochs, slot);
-    for (uint64_t i = 0; i < 1500; i++)
-        for (uint64_t table = 1; table <= 2; table++) {
-            Slice block;
-            left[table] += cache_lookup(world.cache, table, i, &block);
-        }
-    epoch_leave(slot);
-    printf("forgotten: %u left, not forgotten: %u\n", left[1], left[2]);
-    ck_assert_uint_le(left[1], left[2]);
-    ck_assert_uint_lt(left[1], 400);
-    ck_assert_uint_gt(left[2], left[1] * 2);
+    cache_drop_forgotten(world.cache, slot);
+    ck_assert_uint_eq(blocks_held(&world, slot, 1), 0);
+    ck_assert_uint_eq(blocks_held(&world, slot, 2), held);
+    uint64_t used, capacity, blocks;
+    cache_usage(world.cache, &used, &capacity, &blocks);
+    ck_assert_uint_eq(blocks, held);
+    for (uint64_t i = 0; i < 1000; i++)
+        ck_assert_int_eq(read_in_epoch(&world, slot, 3, i, 4096, CACHE_DATA), FILLED);
+    ck_assert_uint_eq(blocks_held(&world, slot, 2), held);
+    ck_assert_uint_eq(blocks_held(&world, slot, 3), 1000);
+    ck_assert_uint_eq(cache_lost_frames(world.cache), 0);
     slot_release(slot);
     world_deinit(&world);
 }
@@ -546,8 +558,10 @@ static void *work(void *arg)
         for (uint32_t i = 0; i < count; i++)
             worker->wrong += !block_is(held[i], tables[i], places[i], sizes[i]);
         epoch_leave(slot);
-        if (test_random(&state) % 500 == 0)
+        if (test_random(&state) % 500 == 0) {
             cache_forget(world->cache, slot, test_random(&state) % 12);
+            cache_drop_forgotten(world->cache, slot);
+        }
     }
     slot_release(slot);
     return NULL;

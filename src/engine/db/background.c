@@ -154,7 +154,7 @@ static Status remove_dead_tables(Session *session)
 {
     Db *db = session->db;
     uint64_t numbers[DEAD_FILES];
-    size_t count;
+    size_t count, removed = 0;
     do {
         count = versions_take_dead(db->versions, session->slot, &session->shared->epochs, numbers,
                                    DEAD_FILES);
@@ -174,7 +174,10 @@ static Status remove_dead_tables(Session *session)
         }
         if (count > 0)
             atomic_fetch_add_explicit(&session->shared->unlinked, 1, memory_order_relaxed);
+        removed += count;
     } while (count == DEAD_FILES);
+    if (removed > 0)
+        cache_drop_forgotten(session->shared->cache, session->slot);
     return AIDB_OK;
 }
 
