@@ -240,7 +240,8 @@ aidb_status aidb_measure(aidb *db, const aidb_snapshot *snapshot, const aidb_ran
 
 /* A property as text in *text (free with aidb_free). Names: "status", "levels", "config",
  * "backends", "wal" (lines of name TAB value or a TSV table with a header line), "version",
- * "uri", "durable_lsn", "visible_lsn". Unknown names are AIDB_INVALID. */
+ * "uri", "durable_lsn", "visible_lsn", "socket" (the number of a connection's socket). Unknown names are
+ * AIDB_INVALID. */
 aidb_status aidb_property(aidb *db, const char *name, char **text);
 
 /* Administration: "flush" (memtables to tables), "compact" (a range, NULL for all; both return when
@@ -273,7 +274,9 @@ typedef struct aidb_request {
 aidb_status aidb_submit(aidb *db, const aidb_request *request);
 
 /* Waits until at most `pending` submitted requests are unanswered. All of them are on their way when
- * it returns. */
+ * it returns. With SIZE_MAX it waits for none, but hands out all answers that have come: for programs that
+ * wait for many things at once and call it when the connection's socket (a property) is readable. They may
+ * watch it edge-triggered, and do nothing else with it. */
 aidb_status aidb_wait(aidb *db, size_t pending);
 
 /* Interrupts a call that another thread has running on this handle; it then returns AIDB_CANCELED.

@@ -133,10 +133,16 @@ static FrameResult next_frame(const Client *client, Frame *frame)
                         client->server.body_max, frame);
 }
 
-bool client_has_reply(const Client *client)
+bool client_has_reply(Client *client)
 {
     Frame frame;
-    return client->input.size > client->taken && next_frame(client, &frame) == FRAME_COMPLETE;
+    while (client->input.size > client->taken) {
+        FrameResult result = next_frame(client, &frame);
+        if (result != FRAME_COMPLETE || frame.type != MESSAGE_NOTICE)
+            return result != FRAME_PARTIAL;
+        client->taken += frame.size;
+    }
+    return false;
 }
 
 Status client_flush(Client *client)
@@ -198,6 +204,20 @@ Status client_send(Client *client, Message *request)
 bool client_has_output(const Client *client)
 {
     return client->broken == AIDB_OK && client->sent < client->output.size;
+}
+
+Status client_read(Client *client, bool *more)
+{
+    *more = false;
+    RETURN_IF_FAILED(check_broken(client));
+    RETURN_IF_FAILED(read_some(client, false));
+    *more = client->input.size == client->input.capacity;
+    return AIDB_OK;
+}
+
+int client_socket(const Client *client)
+{
+    return client->fd;
 }
 
 static Status broke_protocol(Client *client)

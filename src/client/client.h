@@ -49,8 +49,13 @@ bool client_has_output(const Client *client);
 /* Flushes and waits for the next reply, which borrows until the next call. Notices are passed over;
  * an ERROR that is no reply breaks the connection and is returned as its status. */
 Status client_receive(Client *client, Message *reply) MUST_CHECK;
-/* Whether a reply is already here in full, so that client_receive does not wait. */
-bool client_has_reply(const Client *client);
+/* Whether a reply is already here in full, or what cannot become one, so that client_receive does not
+ * wait. */
+bool client_has_reply(Client *client);
+/* Takes in what has arrived without waiting; `more` says that there may be more of it. */
+Status client_read(Client *client, bool *more) MUST_CHECK;
+/* To be waited for, not to be read from. */
+int client_socket(const Client *client);
 /* Gives up on the connection: every later call returns `code`, whose story is in the error record. */
 Status client_break(Client *client, Status code);
 

@@ -341,7 +341,7 @@ static void call(Program *program, uint8_t what)
         administer(program, false);
         break;
     case 7:
-        check(aidb_wait(program->db, what / 16));
+        check(aidb_wait(program->db, what / 16 == 15 ? SIZE_MAX : what / 16));
         break;
     case 8:
         submit(program, SUBMITTED_WRITE);

@@ -412,6 +412,8 @@ static Status embedded_property(void *state, const char *name, Buffer *text)
         return config_show(&store->config, text);
     if (strcmp(name, "backends") == 0)
         return status_set(AIDB_UNSUPPORTED, "a directory opened by a program has no backends");
+    if (strcmp(name, "socket") == 0)
+        return status_set(AIDB_UNSUPPORTED, "a directory opened by a program has no socket");
     PoolPlace *place;
     RETURN_IF_FAILED(session_borrow(store, &place));
     Status status = db_property(place->session, name, text);

@@ -514,6 +514,9 @@ START_TEST(submitted_requests_are_answered_in_order)
             db, &(aidb_request){.key = {key, (size_t)size}, .done = note_done, .arg = &bytes}));
     }
     ok(aidb_wait(db, 0));
+    char *text = NULL;
+    ck_assert_int_eq(aidb_property(db, "socket", &text), AIDB_UNSUPPORTED);
+    ck_assert_ptr_null(text);
     aidb_batch_destroy(batch);
     ck_assert_uint_eq(writes, 1000);
     ck_assert_uint_eq(bytes, 10 + 90 * 2 + 900 * 3);

@@ -16,6 +16,7 @@
 
 #include "config/settings.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,6 +180,23 @@ static Status await(Remote *remote, uint64_t wanted, size_t leave, Message *repl
         }
     }
     return AIDB_OK;
+}
+
+/* Settles what has been answered already. */
+static Status settle_arrived(Remote *remote)
+{
+    Message reply;
+    Status status = AIDB_OK;
+    while (status == AIDB_OK && client_has_reply(remote->client)) {
+        if (remote->pending_count > 0) {
+            status = await(remote, 0, remote->pending_count - 1, &reply);
+        } else {
+            status = client_receive(remote->client, &reply);
+            if (status == AIDB_OK)
+                status = unexpected(remote, &reply);
+        }
+    }
+    return status;
 }
 
 /* Sends a request and waits for its reply. The mutex is held, by remote_begin. */
@@ -480,11 +498,22 @@ static Status remote_submit(void *state, const aidb_request *request)
     }
     /* Answers that are here already are handed out now, which keeps the input buffer small. When that
      * fails, this request's `done` has been told so with the others'. */
-    Message reply;
-    Status taken = status;
-    while (taken == AIDB_OK && remote->pending_count > 0 && client_has_reply(remote->client))
-        taken = await(remote, 0, remote->pending_count - 1, &reply);
+    Status taken = status == AIDB_OK ? settle_arrived(remote) : AIDB_OK;
+    (void)taken;
     return remote_end(remote, status);
+}
+
+/* Settles what has arrived, without waiting for more. */
+static Status poll_replies(Remote *remote)
+{
+    bool more = true;
+    Status status = AIDB_OK;
+    while (status == AIDB_OK && more) {
+        status = client_read(remote->client, &more);
+        if (status == AIDB_OK)
+            status = settle_arrived(remote);
+    }
+    return status;
 }
 
 static Status remote_wait(void *state, size_t pending)
@@ -500,7 +529,10 @@ static Status remote_wait(void *state, size_t pending)
     }
     if (status == AIDB_OK)
         status = await(remote, 0, pending, &reply);
-    else
+    /* What is in the buffer already is handed out, too: no event of the socket would tell of it. */
+    if (status == AIDB_OK)
+        status = pending == SIZE_MAX ? poll_replies(remote) : settle_arrived(remote);
+    if (status != AIDB_OK)
         abandon_pending(remote, status);
     return remote_end(remote, status);
 }
@@ -510,6 +542,11 @@ static Status remote_wait(void *state, size_t pending)
 static Status remote_property(void *state, const char *name, Buffer *text)
 {
     Remote *remote = remote_begin(state);
+    if (strcmp(name, "socket") == 0) {
+        char number[16];
+        int size = snprintf(number, sizeof number, "%d", client_socket(remote->client));
+        return remote_end(remote, buffer_append(text, number, (size_t)size));
+    }
     Message request = {.type = MESSAGE_PROPERTY, .name = slice_from_string(name)}, reply;
     Status status = call_for(remote, &request, MESSAGE_TEXT, &reply);
     if (status == AIDB_OK)

@@ -4,8 +4,10 @@
 #include "testlib/test_server.h"
 
 #include <aidb.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -255,6 +257,68 @@ START_TEST(multi_gets_are_submitted)
 }
 END_TEST
 
+static int socket_of(aidb *db)
+{
+    char *text;
+    ck_assert_int_eq(aidb_property(db, "socket", &text), AIDB_OK);
+    int fd = atoi(text);
+    aidb_free(text);
+    return fd;
+}
+
+/* Polls two connections until both have all their answers. */
+static void poll_both(aidb *const dbs[2], const Answers answers[2], int wanted)
+{
+    struct pollfd ready[2];
+    for (int i = 0; i < 2; i++)
+        ready[i] = (struct pollfd){.fd = socket_of(dbs[i]), .events = POLLIN};
+    while (answers[0].count < wanted || answers[1].count < wanted) {
+        ck_assert_int_gt(poll(ready, 2, -1), 0);
+        for (int i = 0; i < 2; i++)
+            if (ready[i].revents != 0)
+                ck_assert_int_eq(aidb_wait(dbs[i], SIZE_MAX), AIDB_OK);
+    }
+}
+
+START_TEST(answers_are_polled_for)
+{
+    enum { ROUNDS = 100, LARGE = 1 << 20, TIMES = 30 };
+    aidb *dbs[2];
+    Answers answers[2] = {{0}};
+    ck_assert_int_eq(aidb_open(unix_uri, NULL, &dbs[0]), AIDB_OK);
+    ck_assert_int_eq(aidb_open(tcp_uri, NULL, &dbs[1]), AIDB_OK);
+    void *large = calloc(1, LARGE);
+    ck_assert_ptr_nonnull(large);
+    ck_assert_int_eq(aidb_put(dbs[0], "large", 5, large, LARGE), AIDB_OK);
+    free(large);
+    for (int round = 1; round <= ROUNDS; round++) {
+        for (int i = 0; i < 2; i++) {
+            aidb_request request = {.key = {"none", 4}, .done = on_answer, .arg = &answers[i]};
+            for (int k = 0; k < 3; k++)
+                ck_assert_int_eq(aidb_submit(dbs[i], &request), AIDB_OK);
+            ck_assert_int_eq(aidb_wait(dbs[i], SIZE_MAX), AIDB_OK); /* they are on their way */
+        }
+        poll_both(dbs, answers, 3 * round);
+        ck_assert_int_eq(answers[0].last, AIDB_NOT_FOUND);
+    }
+    /* More than sockets and buffers hold. */
+    for (int i = 0; i < 2; i++) {
+        answers[i].count = 0;
+        aidb_request request = {.key = {"large", 5}, .done = on_answer, .arg = &answers[i]};
+        for (int k = 0; k < TIMES; k++)
+            ck_assert_int_eq(aidb_submit(dbs[i], &request), AIDB_OK);
+        ck_assert_int_eq(aidb_wait(dbs[i], TIMES), AIDB_OK);
+    }
+    poll_both(dbs, answers, TIMES);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(answers[i].last, AIDB_OK);
+        ck_assert_int_eq(aidb_wait(dbs[i], SIZE_MAX), AIDB_OK); /* nothing has come */
+        ck_assert_int_eq(answers[i].count, TIMES);
+        ck_assert_int_eq(aidb_close(dbs[i]), AIDB_OK);
+    }
+}
+END_TEST
+
 START_TEST(an_iterator_walks_many_chunks)
 {
     enum { COUNT = 3000 };
@@ -317,6 +381,7 @@ START_TEST(a_write_in_flight_has_an_unknown_outcome)
     ck_assert_int_gt(backend, 0);
     ck_assert_int_eq(kill(backend, SIGKILL), 0);
     ck_assert_int_eq(aidb_put(db, "k", 1, "w", 1), AIDB_UNKNOWN);
+    ck_assert_int_eq(aidb_wait(db, SIZE_MAX), AIDB_CONNECTION);
     aidb_value value = {0};
     ck_assert_int_eq(aidb_get(db, NULL, "k", 1, &value), AIDB_CONNECTION);
     ck_assert_int_eq(aidb_close(db), AIDB_OK);
@@ -328,6 +393,7 @@ void add_api_tests(TCase *tests)
 {
     tcase_add_loop_test(tests, the_api_over_a_server, 0, 2);
     tcase_add_test(tests, multi_gets_are_submitted);
+    tcase_add_test(tests, answers_are_polled_for);
     tcase_add_test(tests, an_iterator_walks_many_chunks);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     tcase_add_test(tests, replies_do_not_pile_up);

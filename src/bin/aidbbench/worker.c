@@ -9,8 +9,8 @@
  * A request is one operation or, batched, N of them: one write or one multi-get, with one latency.
  * There are two ways to carry requests out. One by one, each waits for its answer. Pipelined, a
  * connection gets a burst of requests and the next burst when all are answered; a worker with several
- * connections goes round them, so that each has a burst under way while the worker serves another. A
- * pipelined request's latency is the time from the sending of its burst to its own answer.
+ * connections serves those that have answers, in whatever order these come. A pipelined request's
+ * latency is the time from the sending of its burst to its own answer.
  */
 #include "config.h"
 #include "bin/aidbbench/worker.h"
@@ -18,6 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define EVENTS_AT_ONCE 64
 
 /* The sleep of a rate-limited writer is not worth a system call below this. */
 #define WRITER_AHEAD_NS UINT64_C(2000000)
@@ -395,6 +399,7 @@ static void run_batched_reads(Worker *worker)
 static void request_done(Connection *connection, aidb_status status, uint64_t ops)
 {
     Worker *worker = connection->worker;
+    connection->under_way--;
     if (status != AIDB_OK) {
         fail(worker, status);
         return;
@@ -437,6 +442,14 @@ static void write_done(void *arg, aidb_status status, const aidb_value *value,
     request_done(arg, status, 1);
 }
 
+static void insert_done(void *arg, aidb_status status, const aidb_value *value,
+                        const aidb_commit *commit)
+{
+    const Connection *connection = arg;
+    atomic_fetch_add_explicit(&connection->worker->bench->inserted, 1, memory_order_relaxed);
+    write_done(arg, status, value, commit);
+}
+
 /* All batches are full but the last one of a worker, which is counted when it is sent. */
 static void batch_done(void *arg, aidb_status status, const aidb_value *value,
                        const aidb_commit *commit)
@@ -476,14 +489,12 @@ static aidb_status send_request(Worker *worker, Connection *connection)
         request.done = get_done;
         return aidb_submit(connection->db, &request);
     }
-    if (operation.kind == OPERATION_INSERT)
-        connection->inserts++;
     aidb_batch_clear(worker->batch);
     aidb_status status = add_to_batch(worker, &operation);
     if (status != AIDB_OK)
         return status;
     request.batch = worker->batch;
-    request.done = write_done;
+    request.done = operation.kind == OPERATION_INSERT ? insert_done : write_done;
     return aidb_submit(connection->db, &request);
 }
 
@@ -492,43 +503,84 @@ static aidb_status send_burst(Worker *worker, Connection *connection)
     uint64_t pipeline = worker->bench->options->pipeline;
     aidb_status status = AIDB_OK;
     connection->sent_ns = clock_now();
-    for (uint64_t i = 0; i < pipeline && status == AIDB_OK && worker->issued < worker->limit; i++)
+    for (uint64_t i = 0; i < pipeline && status == AIDB_OK && worker->issued < worker->limit; i++) {
+        connection->under_way++; /* it may be answered inside the call */
         status = send_request(worker, connection);
-    /* Nothing to wait for: this only makes sure that the requests are on their way while the worker
-     * turns to its other connections. */
-    if (status == AIDB_OK && worker->connection_count > 1)
-        status = aidb_wait(connection->db, pipeline);
+    }
+    /* Nothing to wait for: this only makes sure that the requests are on their way. */
+    return status == AIDB_OK ? aidb_wait(connection->db, pipeline) : status;
+}
+
+static void run_one_pipeline(Worker *worker)
+{
+    Connection *connection = &worker->connections[0];
+    aidb_status status = AIDB_OK;
+    while (more(worker) && status == AIDB_OK) {
+        status = send_burst(worker, connection);
+        if (status == AIDB_OK)
+            status = aidb_wait(connection->db, 0);
+    }
+    if (status != AIDB_OK)
+        fail(worker, status);
+}
+
+/* Gives a connection that has all its answers the next burst. Answers may come while it is sent. */
+static aidb_status keep_busy(Worker *worker, Connection *connection)
+{
+    aidb_status status = AIDB_OK;
+    while (status == AIDB_OK && connection->under_way == 0 && more(worker))
+        status = send_burst(worker, connection);
     return status;
 }
 
-static aidb_status await_burst(Worker *worker, Connection *connection)
+static aidb_status begin_pipelines(Worker *worker, int epoll_fd)
 {
-    aidb_status status = aidb_wait(connection->db, 0);
-    if (connection->inserts != 0) {
-        atomic_fetch_add_explicit(&worker->bench->inserted, connection->inserts,
-                                  memory_order_relaxed);
-        connection->inserts = 0;
+    for (size_t i = 0; i < worker->connection_count; i++) {
+        Connection *connection = &worker->connections[i];
+        struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.ptr = connection};
+        char *socket = NULL;
+        aidb_status status = aidb_property(connection->db, "socket", &socket);
+        if (status == AIDB_OK)
+            epoll_ctl(epoll_fd, EPOLL_CTL_ADD, atoi(socket), &event);
+        aidb_free(socket);
+        if (status == AIDB_OK)
+            status = keep_busy(worker, connection);
+        if (status != AIDB_OK)
+            return status;
     }
-    return status;
+    return AIDB_OK;
+}
+
+static aidb_status take_answers(Worker *worker, Connection *connection)
+{
+    aidb_status status = aidb_wait(connection->db, SIZE_MAX);
+    return status == AIDB_OK ? keep_busy(worker, connection) : status;
+}
+
+static void run_pipelines(Worker *worker, int epoll_fd)
+{
+    struct epoll_event events[EVENTS_AT_ONCE];
+    aidb_status status = begin_pipelines(worker, epoll_fd);
+    while (status == AIDB_OK && more(worker)) {
+        int count = epoll_wait(epoll_fd, events, EVENTS_AT_ONCE, -1);
+        for (int i = 0; i < count && status == AIDB_OK; i++)
+            status = take_answers(worker, events[i].data.ptr);
+    }
+    for (size_t i = 0; i < worker->connection_count && status == AIDB_OK; i++)
+        status = aidb_wait(worker->connections[i].db, 0);
+    if (status != AIDB_OK)
+        fail(worker, status);
 }
 
 static void run_pipelined(Worker *worker)
 {
-    for (size_t i = 0; more(worker); i = (i + 1) % worker->connection_count) {
-        Connection *connection = &worker->connections[i];
-        aidb_status status = await_burst(worker, connection);
-        if (status == AIDB_OK && worker->status == AIDB_OK)
-            status = send_burst(worker, connection);
-        if (status != AIDB_OK) {
-            fail(worker, status);
-            break;
-        }
+    if (worker->connection_count == 1) {
+        run_one_pipeline(worker);
+        return;
     }
-    for (size_t i = 0; i < worker->connection_count; i++) {
-        aidb_status status = await_burst(worker, &worker->connections[i]);
-        if (status != AIDB_OK)
-            fail(worker, status);
-    }
+    int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    run_pipelines(worker, epoll_fd);
+    close(epoll_fd);
 }
 
 /* --- Other shapes ---------------------------------------------------------------------------- */

@@ -41,9 +41,9 @@ typedef struct Bench {
 typedef struct Connection {
     aidb *db;
     struct Worker *worker;
-    uint64_t sent_ns; /* when the burst that is under way was sent */
-    uint64_t inserts; /* in that burst */
-    uint64_t keys;    /* of multi-gets that are under way */
+    uint64_t sent_ns;   /* when the burst that is under way was sent */
+    uint64_t under_way; /* requests of it without an answer */
+    uint64_t keys;      /* of multi-gets that are under way */
 } Connection;
 
 typedef struct Worker {
