@@ -6,6 +6,7 @@
 #include "engine/db/db_internal.h"
 #include "engine/db/test_store.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -217,6 +218,50 @@ START_TEST(compactors_take_part)
 }
 END_TEST
 
+static uint32_t table_files(const Store *store)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/sst", store->directory);
+    DIR *folder = opendir(path);
+    ck_assert_ptr_nonnull(folder);
+    uint32_t count = 0;
+    for (struct dirent *file; (file = readdir(folder)) != NULL;)
+        count += strstr(file->d_name, ".sst") != NULL;
+    closedir(folder);
+    return count;
+}
+
+static uint32_t tables_in_use(const Store *store)
+{
+    const Version *version = atomic_load(&store->db->shared->view)->version;
+    uint32_t count = 0;
+    for (int level = 0; level < LEVELS; level++)
+        count += version->levels[level].count;
+    return count;
+}
+
+/* Under steady writes a compactor never comes to rest, and the disk must not fill up with what it replaced. */
+START_TEST(a_busy_compactor_removes_what_it_replaced)
+{
+    Store store;
+    store_create(&store, 83);
+    int wait_ms = 0, busy = 0;
+    for (uint32_t i = 0; i < 6; i++) {
+        put_numbers(&store, i, 3);
+        ok(db_flush(store.client));
+    }
+    for (;;) {
+        ok(db_step(store.compactor, &wait_ms));
+        ck_assert_uint_eq(table_files(&store), tables_in_use(&store));
+        if (wait_ms != 0)
+            break;
+        busy++;
+    }
+    ck_assert_int_gt(busy, 0); /* or this shows nothing */
+    store_destroy(&store);
+}
+END_TEST
+
 /* A compactor keeps no table open that it did away with, whoever unlinks it. */
 START_TEST(inputs_are_closed)
 {
@@ -354,6 +399,7 @@ int main(void)
     tcase_add_test(promises, tables_grow_with_the_data);
     tcase_add_test(promises, compactors_take_part);
     tcase_add_test(promises, inputs_are_closed);
+    tcase_add_test(promises, a_busy_compactor_removes_what_it_replaced);
     tcase_add_test(promises, a_scan_over_deleted_keys_is_canceled);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, properties_are_there);
