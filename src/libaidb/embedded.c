@@ -29,6 +29,7 @@
 #define POOL_SESSIONS 64u
 #define PENDING_MAX   256u
 #define CHUNK_ROOM    1024u /* of a chunk of rows, at first */
+#define PLACES_MAX    64u   /* of scans, kept between their chunks: each may hold a MiB */
 #define THREADS_MAX   (3u + CONFIG_COMPACTORS_MAX)
 
 typedef struct PoolPlace {
@@ -59,6 +60,7 @@ typedef struct Embedded {
     Worker workers[THREADS_MAX];
     uint32_t worker_count;
     _Atomic bool stop;
+    _Atomic uint32_t places; /* of scans, that are kept */
 
     pthread_mutex_t pending_mutex;
     PendingWrite pending[PENDING_MAX];
@@ -175,6 +177,29 @@ static bool fill_row(void *arg, const Entry *entry)
            fill->chunk->bytes.size < fill->request->bytes_max;
 }
 
+static void embedded_scan_forget(void *state, void *place)
+{
+    Embedded *store = state;
+    db_cursor_destroy(place);
+    atomic_fetch_sub_explicit(&store->places, 1, memory_order_relaxed);
+}
+
+/* The place of the chunk before, or room for this one's; NULL: it is not to be kept, or there are too many. */
+static DbCursor *scan_place(Embedded *store, const ScanRequest *request)
+{
+    if (request->place == NULL)
+        return NULL;
+    if (*request->place == NULL) {
+        DbCursor *cursor = NULL;
+        if (atomic_fetch_add_explicit(&store->places, 1, memory_order_relaxed) < PLACES_MAX)
+            cursor = db_cursor_create();
+        if (cursor == NULL)
+            atomic_fetch_sub_explicit(&store->places, 1, memory_order_relaxed);
+        *request->place = cursor;
+    }
+    return *request->place;
+}
+
 static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *request,
                             RowChunk *chunk)
 {
@@ -187,10 +212,15 @@ static Status embedded_scan(void *state, uint64_t snapshot, const ScanRequest *r
                    .to = request->to,
                    .reverse = request->reverse,
                    .keys_only = request->keys_only,
-                   .walked = request->walked};
+                   .walked = request->walked,
+                   .cursor = scan_place(state, request)};
     uint64_t at;
     Status status = db_scan(place->session, snapshot, &scan, fill_row, &fill, &chunk->ended, &at);
     session_return(place);
+    if (scan.cursor != NULL && !db_cursor_stands(scan.cursor)) {
+        embedded_scan_forget(state, scan.cursor);
+        *request->place = NULL;
+    }
     return status != AIDB_OK ? status : fill.status;
 }
 
@@ -621,6 +651,7 @@ static const Driver embedded_driver = {
     .snapshot_acquire = embedded_snapshot_acquire,
     .snapshot_release = embedded_snapshot_release,
     .scan = embedded_scan,
+    .scan_forget = embedded_scan_forget,
     .measure = embedded_measure,
     .property = embedded_property,
     .control = embedded_control,

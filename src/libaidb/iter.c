@@ -4,7 +4,8 @@
  * An iterator reads at one registered snapshot: the caller's, or its own from creation to end. It asks
  * its driver for one chunk of rows at a time, in the direction it is going, and walks inside the chunk
  * for free. Nothing of the engine or the server is held between two calls but the snapshot. Chunks
- * start small, because many iterators are used for one row, and grow while the scan goes on.
+ * start small, because many iterators are used for one row, and grow while the scan goes on: until they are
+ * worth finding the place again or, when the driver keeps it, only a little, so that no step takes long.
  */
 #include "config.h"
 
@@ -18,6 +19,7 @@
 #define CHUNK_ROWS_MAX    65536u
 #define CHUNK_ROWS_GROWTH 8u
 #define CHUNK_BYTES_MAX   ((size_t)256 << 10)
+#define CHUNK_BYTES_KEPT  ((size_t)4 << 10) /* with the place kept */
 
 typedef enum IterPlace {
     PLACE_NEW,    /* not positioned yet */
@@ -46,6 +48,7 @@ struct aidb_iter {
     uint32_t rows;   /* to ask for next */
     uint64_t walked; /* bytes of the chunks since it was placed or turned round */
     Buffer bound;    /* where the next chunk begins */
+    void *kept;      /* the driver's place there; NULL: none */
     aidb_entry entry;
 };
 
@@ -114,8 +117,16 @@ static Status set_bounds(aidb_iter *iter, const aidb_scan *scan)
     return buffer_append(&iter->to, to.data, to.size);
 }
 
+static void forget_place(aidb_iter *iter)
+{
+    if (iter->kept != NULL)
+        iter->db->driver->scan_forget(iter->db->state, iter->kept);
+    iter->kept = NULL;
+}
+
 static void iter_free(aidb_iter *iter)
 {
+    forget_place(iter);
     buffer_deinit(&iter->from);
     buffer_deinit(&iter->to);
     buffer_deinit(&iter->bound);
@@ -205,8 +216,8 @@ static void settle(aidb_iter *iter, size_t index, const aidb_entry **entry)
 }
 
 /* Reads the next chunk: rows from `bound` on, or downward from before it (empty: the range's end in
- * that direction), and settles on its first row or past the end. */
-static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
+ * that direction), and settles on its first row or past the end. The driver's place, if any, is there. */
+static Status fetch_on(aidb_iter *iter, bool reverse, const aidb_entry **entry)
 {
     Slice from = buffer_slice(&iter->from), to = buffer_slice(&iter->to);
     Slice bound = buffer_slice(&iter->bound);
@@ -227,9 +238,14 @@ static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
         .rows_max = iter->rows,
         .bytes_max = CHUNK_BYTES_MAX,
         .walked = iter->walked,
+        .place = &iter->kept,
     };
     if (iter->limit > 0 && request.rows_max > iter->limit)
         request.rows_max = iter->limit > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : (uint32_t)iter->limit;
+    if (iter->walked == 0 && iter->limit > 0)
+        request.place = NULL; /* these are mostly all rows that are wanted */
+    else if (iter->kept != NULL || (iter->walked == 0 && iter->db->driver->scan_forget != NULL))
+        request.bytes_max = CHUNK_BYTES_KEPT;
     Status status = iter->db->driver->scan(iter->db->state, iter->lsn, &request, &iter->chunk);
     if (status != AIDB_OK) {
         row_chunk_clear(&iter->chunk);
@@ -245,6 +261,14 @@ static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     return AIDB_OK;
 }
 
+/* The same where nothing was read yet. */
+static Status fetch(aidb_iter *iter, bool reverse, const aidb_entry **entry)
+{
+    forget_place(iter);
+    iter->walked = 0;
+    return fetch_on(iter, reverse, entry);
+}
+
 static uint32_t first_rows(const aidb_iter *iter)
 {
     if (iter->limit > 0)
@@ -257,7 +281,6 @@ static Status begin(aidb_iter *iter, bool reverse, const aidb_entry **entry)
 {
     buffer_clear(&iter->bound);
     iter->rows = iter->limit > 0 ? first_rows(iter) : CHUNK_ROWS_SCAN;
-    iter->walked = 0;
     return fetch(iter, reverse, entry);
 }
 
@@ -282,10 +305,9 @@ static Status step(aidb_iter *iter, bool reverse, const aidb_entry **entry)
     RETURN_IF_FAILED(buffer_append(&iter->bound, iter->entry.key, iter->entry.key_size));
     if (!reverse)
         RETURN_IF_FAILED(buffer_append_byte(&iter->bound, 0));
-    if (!along) {
-        iter->rows = first_rows(iter);
-        iter->walked = 0;
-    }
+    if (along)
+        return fetch_on(iter, reverse, entry);
+    iter->rows = first_rows(iter);
     return fetch(iter, reverse, entry);
 }
 
@@ -339,6 +361,5 @@ aidb_status aidb_iter_seek(aidb_iter *iter, aidb_seek mode, const void *key, siz
     if (mode == AIDB_SEEK_LE)
         RETURN_IF_FAILED(buffer_append_byte(&iter->bound, 0));
     iter->rows = first_rows(iter);
-    iter->walked = 0;
     return fetch(iter, mode == AIDB_SEEK_LE, entry);
 }

@@ -47,6 +47,9 @@ typedef struct ScanRequest {
     uint32_t rows_max; /* stop after this many rows, at least 1 */
     size_t bytes_max;  /* stop after the row that reaches this many bytes */
     uint64_t walked;   /* bytes of the chunks before, in one direction */
+    /* Where the driver may keep its place for the next chunk of the same scan; *place NULL: nothing kept.
+     * NULL: no other chunk is expected. */
+    void **place;
 } ScanRequest;
 
 typedef struct Driver {
@@ -66,6 +69,8 @@ typedef struct Driver {
     /* Reads one chunk into `chunk`, which is empty. `snapshot` is registered, never SNAPSHOT_NOW. */
     Status (*scan)(void *state, uint64_t snapshot, const ScanRequest *request,
                    RowChunk *chunk) MUST_CHECK;
+    /* Frees a place that `scan` kept, also in a forked child. NULL: it never does. */
+    void (*scan_forget)(void *state, void *place);
     /* Either output may be NULL, not both. */
     Status (*measure)(void *state, uint64_t snapshot, Slice from, Slice to, uint64_t *count,
                       uint64_t *bytes) MUST_CHECK;

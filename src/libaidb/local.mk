@@ -33,3 +33,7 @@ CLEANFILES += %D%/archive.stamp
 check_PROGRAMS += %D%/embedded_test
 %C%_embedded_test_SOURCES = %D%/embedded_test.c
 %C%_embedded_test_LDADD = $(TEST_LIBS) $(AIDB_LIBS) $(TEST_END_LIBS)
+
+check_PROGRAMS += %D%/iter_test
+%C%_iter_test_SOURCES = %D%/iter_test.c
+%C%_iter_test_LDADD = $(TEST_LIBS) $(AIDB_LIBS) $(TEST_END_LIBS)

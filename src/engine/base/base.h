@@ -51,7 +51,10 @@ typedef struct IterOps {
     Status (*seek_before)(Iter *iter, Slice key, uint64_t lsn) MUST_CHECK;
     Status (*next)(Iter *iter) MUST_CHECK; /* only when valid */
     Status (*prev)(Iter *iter) MUST_CHECK; /* only when valid */
-    void (*destroy)(Iter *iter);           /* frees the iterator itself */
+    /* After the epoch was left and entered again, with all that the iterator reads still there: makes its
+     * entry good again. NULL: nothing to do, because it holds nothing that ends with an epoch. */
+    Status (*resume)(Iter *iter) MUST_CHECK;
+    void (*destroy)(Iter *iter); /* frees the iterator itself */
 } IterOps;
 struct Iter {
     const IterOps *ops;
@@ -62,6 +65,10 @@ struct Iter {
 /* Merges `count` sources into one; takes over the sources (also when it fails: they are destroyed)
  * and the array stays the caller's. Equal (key, lsn) never occur in two sources. */
 Status merge_iter_create(Iter **sources, size_t count, Iter **iter) MUST_CHECK;
+static inline Status iter_resume(Iter *iter)
+{
+    return iter->ops->resume != NULL ? iter->ops->resume(iter) : AIDB_OK;
+}
 static inline void iter_destroy(Iter *iter)
 {
     if (iter != NULL)

@@ -316,9 +316,13 @@ static void array_destroy(Iter *iter)
     free(iter);
 }
 
-static const IterOps array_ops = {array_seek_first,  array_seek_last, array_seek,
-                                  array_seek_before, array_next,      array_prev,
-                                  array_destroy};
+static const IterOps array_ops = {.seek_first = array_seek_first,
+                                  .seek_last = array_seek_last,
+                                  .seek = array_seek,
+                                  .seek_before = array_seek_before,
+                                  .next = array_next,
+                                  .prev = array_prev,
+                                  .destroy = array_destroy};
 
 static Iter *array_iter_create(const Entry *entries, size_t count, int *alive, int *fail_after)
 {

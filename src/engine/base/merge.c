@@ -205,6 +205,20 @@ static Status merge_prev(Iter *iter)
     return AIDB_OK;
 }
 
+static Status merge_resume(Iter *iter)
+{
+    MergeIter *merge = (MergeIter *)iter;
+    for (size_t i = 0; i < merge->heap_count; i++) {
+        Status status = iter_resume(merge->heap[i].source);
+        if (status != AIDB_OK) {
+            iter->valid = false;
+            return status;
+        }
+    }
+    merge_show(merge);
+    return AIDB_OK;
+}
+
 static void merge_destroy(Iter *iter)
 {
     MergeIter *merge = (MergeIter *)iter;
@@ -221,6 +235,7 @@ static const IterOps merge_ops = {
     .seek_before = merge_seek_before,
     .next = merge_next,
     .prev = merge_prev,
+    .resume = merge_resume,
     .destroy = merge_destroy,
 };
 

@@ -121,6 +121,15 @@ Status db_read_multi_get(Session *session, size_t count, const Slice *keys,
                          Entry *entries) MUST_CHECK;
 void db_read_end(Session *session);
 
+/* The place of a scan between two chunks. For one scan at one snapshot in one direction, whose bounds each
+ * call gives as if there were none; holds memory of the process only, and up to 64 KiB for each table it
+ * is in, and does not keep anything from being flushed or deleted. */
+typedef struct DbCursor DbCursor;
+DbCursor *db_cursor_create(void); /* NULL when memory is short */
+/* Whether there is a place in it: not before the first call, nor after the end of the range or an error. */
+bool db_cursor_stands(const DbCursor *cursor);
+void db_cursor_destroy(DbCursor *cursor);
+
 typedef struct DbScan {
     Slice from; /* inclusive; empty: no bound */
     Slice to;   /* exclusive; empty: no bound */
@@ -129,6 +138,9 @@ typedef struct DbScan {
     /* Bytes that earlier chunks of the same scan returned. One that has walked over a sixteenth of the
      * block cache reads far ahead, and no longer puts into the cache what it reads once. */
     uint64_t walked;
+    /* NULL, or where the scan stands: kept at the end of the call and, as long as nothing was flushed or
+     * compacted since, used by the next, which is then spared opening and searching all sources. */
+    DbCursor *cursor;
 } DbScan;
 /* Calls `row` for the live entries of the range in order, inside one epoch, until it returns false or
  * the range ends (*ended then true). The row's slices are valid during the call only. To go on in

@@ -12,6 +12,7 @@
  * the version that it names live at least as long as an epoch that could have seen it.
  */
 typedef struct ReadView {
+    uint64_t generation; /* of how many views it is the last */
     Memtable *active;
     uint32_t immutable_count;
     Memtable *immutables[MEMTABLES_MAX]; /* newest first */

@@ -3,8 +3,10 @@
  *
  * Sources (memtables, tables of level 0, one concatenation for each deeper level) are merged in
  * internal order; of each key the newest version at or below the read LSN counts, unless it is a
- * tombstone or a range tombstone that is newer covers it. Nothing outlives the chunk: the caller
- * remembers its last key and comes again.
+ * tombstone or a range tombstone that is newer covers it. The caller remembers its last key and comes
+ * again for the next chunk. A cursor may keep the sources in between, outside any epoch: nothing in
+ * them is touched again before the next chunk found, inside an epoch, that the read view is still the same
+ * one, so that memtables and version are still there; if it is not, they are freed without a look.
  */
 #include "config.h"
 
@@ -139,6 +141,16 @@ static Status level_prev(Iter *base)
     return level_backward(iter);
 }
 
+static Status level_resume(Iter *base)
+{
+    LevelIter *iter = (LevelIter *)base;
+    base->valid = false;
+    if (iter->table != NULL)
+        RETURN_IF_FAILED(iter_resume(iter->table));
+    level_take(iter);
+    return AIDB_OK;
+}
+
 static void level_destroy(Iter *base)
 {
     LevelIter *iter = (LevelIter *)base;
@@ -156,6 +168,7 @@ static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t 
         .seek_before = level_seek_before,
         .next = level_next,
         .prev = level_prev,
+        .resume = level_resume,
         .destroy = level_destroy,
     };
     *out = NULL;
@@ -241,10 +254,9 @@ static bool in_range(const FileMeta *file, const DbScan *scan)
     return scan->to.size == 0 || slice_compare(file->smallest, scan->to) < 0;
 }
 
-static Status sources_open(Session *session, const DbScan *scan, Sources *sources)
+static Status sources_open(Session *session, const DbScan *scan, bool long_scan, Sources *sources)
 {
     const ReadView *view = session->view;
-    bool long_scan = scan->walked >= session->shared->cache_size / LONG_SCAN_PART;
     RETURN_IF_FAILED(add_memtable(sources, view->active, session->read_lsn));
     for (uint32_t i = 0; i < view->immutable_count; i++)
         RETURN_IF_FAILED(add_memtable(sources, view->immutables[i], session->read_lsn));
@@ -289,6 +301,7 @@ static void sources_close(Sources *sources)
         range_fragments_deinit(&sources->ranges[i]);
     free(sources->iters);
     free(sources->ranges);
+    *sources = (Sources){0};
 }
 
 static uint64_t sources_cover(const Sources *sources, Slice key, uint64_t visible)
@@ -317,10 +330,21 @@ static Status buffer_set(Buffer *buffer, Slice bytes)
     return buffer_append(buffer, bytes.data, bytes.size);
 }
 
+struct DbCursor {
+    Sources sources; /* merged is NULL when there is no place */
+    const Session *session;
+    uint64_t generation; /* of the read view */
+    bool long_scan;
+    Buffer key; /* of the row that the last chunk ended with, walking up */
+    Buffer value;
+};
+
 typedef struct Walk {
     const DbScan *scan;
     bool (*row)(void *arg, const Entry *entry);
     void *arg;
+    Buffer *key;
+    Buffer *value;
     uint64_t visible;
     uint64_t rows;
     uint64_t steps;
@@ -345,24 +369,27 @@ static bool emit(Walk *walk, const Entry *entry)
     return walk->row(walk->arg, &bare);
 }
 
-/* Versions of a key come newest first: the first visible one decides. */
-static Status walk_forward(Session *session, Sources *sources, Walk *walk)
+/* Versions of a key come newest first: the first visible one decides. Stops at the last row, and goes on
+ * behind it. */
+static Status walk_forward(Session *session, Sources *sources, Walk *walk, bool going_on)
 {
     Iter *iter = sources->merged;
     const DbScan *scan = walk->scan;
-    if (scan->from.size > 0)
+    if (going_on)
+        RETURN_IF_FAILED(iter->ops->next(iter));
+    else if (scan->from.size > 0)
         RETURN_IF_FAILED(iter->ops->seek(iter, scan->from, LSN_MAX));
     else
         RETURN_IF_FAILED(iter->ops->seek_first(iter));
-    bool decided = false; /* session->key holds a key whose newest visible version was met */
+    bool decided = going_on; /* walk->key holds a key whose newest visible version was met */
     while (iter->valid) {
         const Entry *entry = &iter->entry;
         if (scan->to.size > 0 && slice_compare(entry->key, scan->to) >= 0)
             break;
         if (entry->lsn <= walk->visible &&
-            !(decided && slice_equal(entry->key, buffer_slice(&session->key)))) {
+            !(decided && slice_equal(entry->key, buffer_slice(walk->key)))) {
             decided = true;
-            RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
+            RETURN_IF_FAILED(buffer_set(walk->key, entry->key));
             if (is_live(sources, entry, walk->visible) && !emit(walk, entry))
                 return AIDB_OK;
         }
@@ -373,24 +400,27 @@ static Status walk_forward(Session *session, Sources *sources, Walk *walk)
     return AIDB_OK;
 }
 
-/* Versions of a key come oldest first: the last visible one counts, known when the key changes. */
-static Status walk_backward(Session *session, Sources *sources, Walk *walk)
+/* Versions of a key come oldest first: the last visible one counts, known when the key changes. Stops
+ * behind the last row already. */
+static Status walk_backward(Session *session, Sources *sources, Walk *walk, bool going_on)
 {
     Iter *iter = sources->merged;
     const DbScan *scan = walk->scan;
-    if (scan->to.size > 0)
+    if (going_on)
+        ;
+    else if (scan->to.size > 0)
         RETURN_IF_FAILED(iter->ops->seek_before(iter, scan->to, LSN_MAX));
     else
         RETURN_IF_FAILED(iter->ops->seek_last(iter));
-    bool pending = false; /* session->key and value hold the newest visible version met of a key */
+    bool pending = false; /* walk->key and value hold the newest visible version met of a key */
     Entry best = {0};
     for (;;) {
         bool more = iter->valid &&
                     (scan->from.size == 0 || slice_compare(iter->entry.key, scan->from) >= 0);
-        if (pending && (!more || !slice_equal(iter->entry.key, buffer_slice(&session->key)))) {
+        if (pending && (!more || !slice_equal(iter->entry.key, buffer_slice(walk->key)))) {
             pending = false;
-            best.key = buffer_slice(&session->key);
-            best.value = buffer_slice(&session->value);
+            best.key = buffer_slice(walk->key);
+            best.value = buffer_slice(walk->value);
             if (is_live(sources, &best, walk->visible) && !emit(walk, &best))
                 return AIDB_OK;
         }
@@ -399,9 +429,9 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
         const Entry *entry = &iter->entry;
         if (entry->lsn <= walk->visible) {
             best = *entry;
-            RETURN_IF_FAILED(buffer_set(&session->key, entry->key));
+            RETURN_IF_FAILED(buffer_set(walk->key, entry->key));
             RETURN_IF_FAILED(
-                buffer_set(&session->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
+                buffer_set(walk->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
             pending = true;
         }
         RETURN_IF_FAILED(check_cancel(session, walk));
@@ -411,28 +441,75 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk)
     return AIDB_OK;
 }
 
+DbCursor *db_cursor_create(void)
+{
+    DbCursor *cursor = malloc(sizeof *cursor);
+    if (cursor != NULL)
+        *cursor = (DbCursor){0};
+    return cursor;
+}
+
+bool db_cursor_stands(const DbCursor *cursor)
+{
+    return cursor->sources.merged != NULL;
+}
+
+void db_cursor_destroy(DbCursor *cursor)
+{
+    if (cursor == NULL)
+        return;
+    sources_close(&cursor->sources);
+    buffer_deinit(&cursor->key);
+    buffer_deinit(&cursor->value);
+    free(cursor);
+}
+
+/* Opens the sources, or makes those of the chunk before good again. */
+static Status sources_ready(Session *session, const DbScan *scan, DbCursor *cursor, bool *going_on)
+{
+    bool long_scan = scan->walked >= session->shared->cache_size / LONG_SCAN_PART;
+    *going_on = cursor->sources.merged != NULL && cursor->session == session &&
+                cursor->generation == session->view->generation && cursor->long_scan == long_scan;
+    if (*going_on)
+        return iter_resume(cursor->sources.merged);
+    sources_close(&cursor->sources);
+    cursor->session = session;
+    cursor->generation = session->view->generation;
+    cursor->long_scan = long_scan;
+    slot_count(session->slot, STAT_SCANS, 1);
+    return sources_open(session, scan, long_scan, &cursor->sources);
+}
+
 Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
                bool (*row)(void *arg, const Entry *entry), void *arg, bool *ended, uint64_t *at)
 {
     *ended = false;
-    Sources sources = {0};
-    Walk walk = {.scan = scan, .row = row, .arg = arg};
-    RETURN_IF_FAILED(db_read_begin(session, snapshot, at));
-    if (scan->to.size > 0 && slice_compare(scan->from, scan->to) >= 0) {
-        *ended = true;
-        db_read_end(session);
-        return AIDB_OK;
+    DbCursor passing = {0};
+    DbCursor *cursor = scan->cursor != NULL ? scan->cursor : &passing;
+    Walk walk = {.scan = scan,
+                 .row = row,
+                 .arg = arg,
+                 .key = scan->cursor != NULL ? &cursor->key : &session->key,
+                 .value = scan->cursor != NULL ? &cursor->value : &session->value};
+    bool going_on = false;
+    Status status = db_read_begin(session, snapshot, at);
+    if (status != AIDB_OK) {
+        sources_close(&cursor->sources);
+        return status;
     }
-    Status status;
     walk.visible = session->read_lsn;
-    OUT_IF_FAILED(sources_open(session, scan, &sources));
-    OUT_IF_FAILED(scan->reverse ? walk_backward(session, &sources, &walk)
-                                : walk_forward(session, &sources, &walk));
-    *ended = walk.ended;
+    if (scan->to.size > 0 && slice_compare(scan->from, scan->to) >= 0) {
+        walk.ended = true;
+        goto out;
+    }
+    OUT_IF_FAILED(sources_ready(session, scan, cursor, &going_on));
+    OUT_IF_FAILED(scan->reverse ? walk_backward(session, &cursor->sources, &walk, going_on)
+                                : walk_forward(session, &cursor->sources, &walk, going_on));
 out:
-    sources_close(&sources);
+    *ended = walk.ended;
+    if (scan->cursor == NULL || walk.ended || status != AIDB_OK)
+        sources_close(&cursor->sources);
     db_read_end(session);
-    slot_count(session->slot, STAT_SCANS, 1);
     slot_count(session->slot, STAT_SCAN_ROWS, walk.rows);
     return status;
 }

@@ -34,6 +34,7 @@ static void view_replace_with(Session *session, ReadView *view,
         *view = *old;
     else
         memset(view, 0, sizeof *view);
+    view->generation++;
     change(view, arg);
     atomic_store(&shared->view, view);
     lock_release(&shared->view_lock, session->slot);

@@ -546,6 +546,23 @@ static bool cursor_failed(BlockCursor *cursor, bool no_memory)
     return false;
 }
 
+static Slice value_rebase(Slice value, const uint8_t *from, const uint8_t *to)
+{
+    return value.size == 0 ? slice_make(NULL, 0) : slice_make(to + (value.data - from), value.size);
+}
+
+bool block_cursor_rebase(BlockCursor *cursor, Slice payload)
+{
+    const uint8_t *old = cursor->view.data;
+    if (payload.size != cursor->view.size)
+        return cursor_failed(cursor, false);
+    cursor->view.data = payload.data;
+    cursor->entry.value = value_rebase(cursor->entry.value, old, payload.data);
+    for (uint32_t i = 0; i < cursor->step_count; i++)
+        cursor->steps[i].value = value_rebase(cursor->steps[i].value, old, payload.data);
+    return true;
+}
+
 bool block_cursor_init(BlockCursor *cursor, Slice payload)
 {
     (void)cursor_end(cursor);

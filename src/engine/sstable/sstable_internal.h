@@ -242,6 +242,8 @@ bool block_cursor_seek(BlockCursor *cursor, Slice key, uint64_t lsn);
 bool block_cursor_seek_before(BlockCursor *cursor, Slice key, uint64_t lsn);
 bool block_cursor_next(BlockCursor *cursor);
 bool block_cursor_prev(BlockCursor *cursor);
+/* The block stands in other memory now, and the old may be gone: false when it is not the same size. */
+bool block_cursor_rebase(BlockCursor *cursor, Slice payload);
 
 /* ---- index blocks ---------------------------------------------------------------------------- */
 
@@ -349,6 +351,7 @@ typedef struct BlockBuffer {
     void *dictionary; /* of the one table it is used for; malloc */
     Buffer window;    /* stored bytes of the file from window_offset on */
     uint64_t window_offset;
+    bool framed; /* the block read last stands in a frame of the cache, and not here */
 } BlockBuffer;
 void block_buffer_deinit(BlockBuffer *buffer);
 

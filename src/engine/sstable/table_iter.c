@@ -2,10 +2,10 @@
  * table_iter.c - walks a table in both directions.
  *
  * Place: top index entry (tables with two levels) -> index entry -> entry of the data block. With a
- * cache, blocks come from frames and live until the epoch is left. Without one, or when it has no
+ * cache, blocks come from frames and live until the epoch is left; resume fetches them again. Without one, or when it has no
  * frame for a block, they lie in three buffers of the iterator, which are reused for the next block.
  *
- * Stored blocks that are not in the cache are read ahead: 256 KiB at a time when the caller asked for
+ * Stored blocks that are not in the cache are read ahead: 64 KiB at a time (256 in a compaction) when the caller asked for
  * it, and then data blocks are not put into the cache either; otherwise the iterator begins after two
  * blocks in a row in one direction and reads as much again as it walked over.
  */
@@ -15,7 +15,8 @@
 
 #include <stdlib.h>
 
-#define READAHEAD_MAX (256u << 10)
+#define READAHEAD_SCAN (32u << 10)
+#define READAHEAD_JOB  (256u << 10)
 
 typedef struct TableIter {
     Iter base;
@@ -31,7 +32,7 @@ typedef struct TableIter {
     IndexView leaf;
     uint32_t top_position;
     uint32_t leaf_position;
-    uint64_t block_offset; /* of the current data block, for messages */
+    BlockHandle block; /* the current data block */
     BlockCursor cursor;
     BlockBuffer top_buffer;
     BlockBuffer leaf_buffer;
@@ -49,7 +50,7 @@ static Status block_failed(TableIter *it)
     it->base.valid = false;
     if (it->cursor.no_memory)
         return AIDB_NO_MEMORY; /* the record was filled where memory was asked for */
-    return table_damage(it->reader, it->info, it->block_offset, "data block makes no sense");
+    return table_damage(it->reader, it->info, it->block.offset, "data block makes no sense");
 }
 
 /* Shows where the cursor stands, which is valid. */
@@ -107,15 +108,22 @@ static Status load_leaf(TableIter *it, uint32_t position)
     return AIDB_OK;
 }
 
+/* The blocks of the index that lead on from here, which may be gone since the iterator was resumed. */
+static Status reload_index(TableIter *it)
+{
+    RETURN_IF_FAILED(open_index(it));
+    return it->leaf_loaded ? AIDB_OK : load_leaf(it, it->top_position);
+}
+
 /* As much as was walked over so far in this direction, so that not much more is read than asked for. */
 static uint32_t readahead_size(const TableIter *it, uint32_t block_size)
 {
     if (it->readahead)
-        return READAHEAD_MAX;
+        return it->reader->cache != NULL ? READAHEAD_SCAN : READAHEAD_JOB;
     if (it->run < 2)
         return 0;
     uint64_t walked = (uint64_t)it->run * block_size;
-    return walked < READAHEAD_MAX ? (uint32_t)walked : READAHEAD_MAX;
+    return walked < READAHEAD_SCAN ? (uint32_t)walked : READAHEAD_SCAN;
 }
 
 /* Reads the data block at an entry of the leaf. */
@@ -127,7 +135,7 @@ static Status load_block(TableIter *it, uint32_t position)
     if (!index_handle(&it->leaf, position, &handle))
         return table_damage(it->reader, it->info, it->info->index_offset,
                             "index block makes no sense");
-    it->block_offset = handle.offset;
+    it->block = handle;
     uint32_t readahead = readahead_size(it, handle.size);
     BlockRead read = {.kind = BLOCK_DATA,
                       .handle = handle,
@@ -162,6 +170,7 @@ static void note_step(TableIter *it, bool backward)
 static Status next_block(TableIter *it)
 {
     note_step(it, false);
+    RETURN_IF_FAILED(reload_index(it));
     uint32_t position = it->leaf_position + 1;
     for (;;) {
         while (position >= it->leaf.count) {
@@ -182,6 +191,7 @@ static Status next_block(TableIter *it)
 static Status previous_block(TableIter *it)
 {
     note_step(it, true);
+    RETURN_IF_FAILED(reload_index(it));
     uint32_t position = it->leaf_position; /* one behind the block to load */
     for (;;) {
         while (position == 0) {
@@ -291,6 +301,27 @@ static Status prev(Iter *iter)
     return it->cursor.valid ? show(it) : previous_block(it);
 }
 
+/* Frames of the cache are let go with the epoch. The data block is fetched again, those of the index when
+ * the next one is looked for. */
+static Status resume(Iter *iter)
+{
+    TableIter *it = (TableIter *)iter;
+    if (it->top_buffer.framed || (it->info->index_levels == 1 && it->leaf_buffer.framed))
+        it->opened = false;
+    if (it->leaf_buffer.framed)
+        it->leaf_loaded = false;
+    if (!iter->valid || !it->data_buffer.framed)
+        return AIDB_OK;
+    iter->valid = false;
+    BlockRead read = {
+        .kind = BLOCK_DATA, .handle = it->block, .own = &it->data_buffer, .passing = it->readahead};
+    Slice payload;
+    RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
+    if (!block_cursor_rebase(&it->cursor, payload))
+        return block_failed(it);
+    return show(it);
+}
+
 static void destroy(Iter *iter)
 {
     TableIter *it = (TableIter *)iter;
@@ -309,6 +340,7 @@ Status table_iter_create(TableReader *reader, const TableInfo *info, bool readah
                                 .seek_before = seek_before,
                                 .next = next,
                                 .prev = prev,
+                                .resume = resume,
                                 .destroy = destroy};
     *iter = NULL;
     TableIter *it = malloc(sizeof *it); /* glibc's calloc would be several times as slow */

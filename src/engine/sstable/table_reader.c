@@ -131,6 +131,15 @@ static Status fill_window(TableReader *reader, const TableInfo *info, const Bloc
     return AIDB_OK;
 }
 
+static Slice publish(TableReader *reader, const TableInfo *info, const BlockRead *read,
+                     CacheFill *fill, size_t size)
+{
+    if (read->own != NULL)
+        read->own->framed = true;
+    return cache_publish(reader->cache, reader->slot, fill, info->number, read->handle.offset,
+                         size);
+}
+
 /* An uncompressed block that is read where it stays: in a frame, or in memory of the iterator that
  * asked, or in private memory. */
 static Status read_in_place(TableReader *reader, const TableInfo *info, const BlockRead *read,
@@ -163,11 +172,10 @@ static Status read_in_place(TableReader *reader, const TableInfo *info, const Bl
             cache_abandon(reader->cache, reader->slot, &fill);
         return status != AIDB_OK ? status : table_damage(reader, info, handle->offset, damage);
     }
-    if (fill.data != NULL)
-        *payload = cache_publish(reader->cache, reader->slot, &fill, info->number, handle->offset,
-                                 trailer.raw_size);
-    else
+    if (fill.data == NULL)
         *payload = slice_make(data, trailer.raw_size);
+    else
+        *payload = publish(reader, info, read, &fill, trailer.raw_size);
     return AIDB_OK;
 }
 
@@ -276,11 +284,10 @@ static Status unpack(TableReader *reader, const TableInfo *info, const BlockRead
             cache_abandon(reader->cache, reader->slot, &fill);
         return table_damage(reader, info, read->handle.offset, damage);
     }
-    if (fill.data != NULL)
-        *payload = cache_publish(reader->cache, reader->slot, &fill, info->number,
-                                 read->handle.offset, trailer->raw_size);
-    else
+    if (fill.data == NULL)
         *payload = slice_make(data, trailer->raw_size);
+    else
+        *payload = publish(reader, info, read, &fill, trailer->raw_size);
     return AIDB_OK;
 }
 
@@ -289,8 +296,12 @@ Status table_block_read(TableReader *reader, const TableInfo *info, const BlockR
 {
     const BlockHandle *handle = &read->handle;
     *payload = (Slice){0};
+    if (read->own != NULL)
+        read->own->framed = false;
     if (reader->cache != NULL) {
         if (cache_lookup(reader->cache, info->number, handle->offset, payload)) {
+            if (read->own != NULL)
+                read->own->framed = true;
             count(reader, STAT_CACHE_HITS, 1);
             return AIDB_OK;
         }
