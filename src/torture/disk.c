@@ -16,6 +16,9 @@
  * A process that is killed while it holds the mutex may have changed a file without a record. The journal
  * holds up to there (DiskControl.torn).
  *
+ * Calls on sockets can fail, too, but only as the kernel lets them fail whatever the state of the socket is: who was told of
+ * input once (EPOLLET) may rely on finding all of it.
+ *
  * O_DIRECT is dropped where the file system refuses it, and its rules are kept here instead: what a program
  * does on a disk it also does in memory.
  */
@@ -24,12 +27,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -684,6 +690,74 @@ EXPORT int fdatasync(int fd)
 }
 
 /* sync_file_range is not here: it makes nothing durable. */
+
+/* ---- sockets ------------------------------------------------------------------------------------ */
+
+static DiskFault socket_fault(uint32_t kind)
+{
+    return control != NULL ? fault(kind, "") : DISK_NO_FAULT;
+}
+
+static bool interrupted(void)
+{
+    if (socket_fault(DISK_WAIT) != DISK_ERROR)
+        return false;
+    errno = (int)atomic_load(&control->code);
+    return true;
+}
+
+static bool is_stream(int fd)
+{
+    int type = 0;
+    socklen_t size = sizeof type;
+    return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+           type == SOCK_STREAM;
+}
+
+EXPORT ssize_t send(int fd, const void *data, size_t size, int flags)
+{
+    DiskFault what = (flags & MSG_DONTWAIT) != 0 ? socket_fault(DISK_SOCKET) : DISK_NO_FAULT;
+    if (what != DISK_NO_FAULT && is_stream(fd)) {
+        if (what == DISK_ERROR) {
+            errno = (int)atomic_load(&control->code);
+            return -1;
+        }
+        if (what == DISK_SHORT)
+            size = (size + 1) / 2;
+    }
+    return syscall(SYS_sendto, fd, data, size, flags, NULL, 0);
+}
+
+EXPORT ssize_t recv(int fd, void *data, size_t size, int flags)
+{
+    if ((flags & MSG_DONTWAIT) == 0 && interrupted())
+        return -1;
+    return syscall(SYS_recvfrom, fd, data, size, flags, NULL, NULL);
+}
+
+EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
+{
+    if (socket_fault(DISK_SOCKET) == DISK_ERROR) {
+        errno = (int)atomic_load(&control->code);
+        return -1;
+    }
+    return (int)syscall(SYS_accept4, fd, address, size, flags);
+}
+
+EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout_ms)
+{
+    struct timespec limit = {timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000};
+    if (timeout_ms != 0 && interrupted())
+        return -1;
+    return (int)syscall(SYS_ppoll, fds, count, timeout_ms < 0 ? NULL : &limit, NULL, 0);
+}
+
+EXPORT int epoll_wait(int fd, struct epoll_event *events, int most, int timeout_ms)
+{
+    if (timeout_ms != 0 && interrupted())
+        return -1;
+    return (int)syscall(SYS_epoll_pwait, fd, events, most, timeout_ms, NULL, 0);
+}
 
 /* ---- mapped files ------------------------------------------------------------------------------- */
 

@@ -26,13 +26,15 @@ enum {
     DISK_RENAME = 64,
     DISK_UNLINK = 128,
     DISK_MKDIR = 256,
-    DISK_MEMORY = 512 /* malloc and its like, mmap: memory.c */
+    DISK_MEMORY = 512,  /* malloc and its like, mmap: memory.c */
+    DISK_SOCKET = 1024, /* sends that do not wait, accept */
+    DISK_WAIT = 2048    /* poll, epoll_wait, receiving, where they may wait */
 };
 
 typedef enum DiskFault {
     DISK_NO_FAULT = 0,
     DISK_ERROR, /* the call fails with `code` and does nothing */
-    DISK_SHORT, /* reads and writes transfer a part; one byte is one byte */
+    DISK_SHORT, /* reads, writes and sends transfer a part; one byte is one byte */
     DISK_FULL,  /* what makes a file longer fails with `code` */
     DISK_KILL   /* the process is killed once the call, which is none that only reads, is done */
 } DiskFault;

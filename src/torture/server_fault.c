@@ -14,7 +14,9 @@
  * - Short transfers and interrupted calls do nothing at all.
  * - Any other call, the Nth since some moment or since the start.
  *
- * harmless: short transfers and interrupted calls alone, 1 % of all, for as long as is wanted.
+ * harmless: only what must change nothing, 1 % of all calls: short transfers, interrupted calls, sockets that say
+ * that they are not ready. harmless-paced: the same with so few operations that it can run for long beside
+ * something else, with restarts.
  *
  * slow-disk: writes take 10 ms and syncs up to 500. Nobody gets an error, no process is replaced, who only reads
  * goes on, aidbctl is answered; then reads take 300 ms, and statement_timeout ends scans.
@@ -56,9 +58,12 @@ static const Kind nth_kinds[] = {
 #define NTH_KINDS (sizeof nth_kinds / sizeof nth_kinds[0])
 
 static const Kind harmless_kinds[] = {
-    {"short transfers", DISK_SHORT, 0, DISK_READ | DISK_WRITE, 0},
-    {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, 0},
+    {"short transfers", DISK_SHORT, 0, DISK_READ | DISK_WRITE | DISK_SOCKET, 0},
+    {"EINTR", DISK_ERROR, EINTR,
+     DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE | DISK_WAIT | DISK_SOCKET, 0},
+    {"EAGAIN", DISK_ERROR, EAGAIN, DISK_SOCKET, 0},
 };
+#define HARMLESS_KINDS (sizeof harmless_kinds / sizeof harmless_kinds[0])
 
 typedef struct Faults {
     Server server;
@@ -410,7 +415,7 @@ static bool no_memory(Faults *faults, bool start, uint32_t n)
            server_start(server);
 }
 
-static bool harmless_calls(Faults *faults, const Kind *kind)
+static bool harmless_calls(Faults *faults, const Kind *kind, uint32_t ms, bool restarts)
 {
     Server *server = &faults->server;
     Torture *torture = server->torture;
@@ -419,16 +424,23 @@ static bool harmless_calls(Faults *faults, const Kind *kind)
     faults->control->permille = 10;
     faults->control->random = (uint32_t)oracle_random(&torture->random);
     size_t count = server_start_clients(server, clients);
-    torture_sleep_ms(1000);
+    for (uint64_t end = torture_now_ms() + ms; torture_now_ms() < end && !torture_over(torture);)
+        torture_sleep_ms(50);
     bool ok = server_aidbctl(server, (const char *[]){"reload", "-D", server->data, NULL}) ||
               torture_failed(torture, "aidbctl reload failed: see %s/aidbctl.log", torture->work);
     ok = server_end_clients(server, clients, count) && ok;
     ok = ok && all_went_on(torture, kind->name);
     if (ok && oracle_count(torture->oracle, OP_REFUSED) > 0)
         ok = torture_failed(torture, "%s at random: writes were refused", kind->name);
+    if (ok && restarts) {
+        ok = server_aidbctl(server, (const char *[]){"restart", "-D", server->data, NULL}) ||
+             torture_failed(torture, "aidbctl restart failed: see %s/aidbctl.log", torture->work);
+        server->pid = server_pid(server);
+    }
+    ok = ok && server_check(server, AIDB_OS, torture_now_ms(), false);
     fault_end(faults->control);
     faults->fired += atomic_load(&faults->control->fired) > 0;
-    return ok && server_check(server, AIDB_OS, torture_now_ms(), false);
+    return ok;
 }
 
 /* ---- the campaign --------------------------------------------------------------------------------- */
@@ -467,7 +479,7 @@ static bool run_case(Faults *faults, uint64_t round)
         return nth_of_start(faults, kind, n);
     case 5:
         faults->harmless++;
-        return harmless_calls(faults, &harmless_kinds[turn % 2]);
+        return harmless_calls(faults, &harmless_kinds[turn % HARMLESS_KINDS], 1000, false);
     case 6:
     case 10:
         faults->memory++;
@@ -496,16 +508,27 @@ static bool faults_create(Torture *torture, Faults *faults)
 bool harmless_campaign(Torture *torture)
 {
     static Faults faults;
-    uint64_t fired = 0;
+    uint64_t fired = 0, calls = 0;
+    bool paced = strcmp(torture->campaign, "harmless-paced") == 0;
     bool ok = faults_create(torture, &faults) && server_create(torture, &faults.server);
+    if (paced) {
+        torture->oracle->pause_us = 50000;
+        torture->oracle->flush_permille = 50;
+    }
     while (ok && torture_round(torture)) {
-        ok = harmless_calls(&faults, &harmless_kinds[torture->rounds % 2]);
+        const Kind *kind = &harmless_kinds[torture->rounds % HARMLESS_KINDS];
+        ok = harmless_calls(&faults, kind, paced ? 5000 : 1000, torture->rounds % 4 == 0);
         fired += atomic_load(&faults.control->fired);
+        calls += atomic_load(&faults.control->matched);
+        if (torture->verbose)
+            printf("%s: %u of %u calls\n", kind->name, faults.control->fired,
+                   faults.control->matched);
     }
     if (ok && fired == 0)
         ok = torture_failed(torture, "no call was cut short or interrupted");
-    snprintf(torture->note, sizeof torture->note, "%llu calls cut short or interrupted",
-             (unsigned long long)fired);
+    snprintf(torture->note, sizeof torture->note,
+             "%llu of %llu calls cut short, interrupted or not ready", (unsigned long long)fired,
+             (unsigned long long)calls);
     return server_finish(&faults.server, ok);
 }
 
