@@ -6,7 +6,7 @@
 . "$AIDB_REGRESS/lib.sh"
 . "$AIDB_REGRESS/torture.sh"
 
-torture fault --iterations "${AIDB_ROUNDS:-300}"
+torture fault --iterations "${AIDB_ROUNDS:-60}"
 torture server-fault --iterations "${AIDB_ROUNDS:-26}" --clients 4
 torture slow-disk --iterations "${AIDB_ROUNDS:-1}" --clients 4
 done_testing

@@ -7,7 +7,9 @@
  * crash; what was refused is not there, what was acknowledged is; a store that lost track of a write takes no
  * other one. Short transfers and interrupted calls must change nothing at all. After a failed sync the
  * kernel may drop the bytes and call them clean, so those runs are followed by a power loss, too.
- * fault-every: each of the first 500 calls of each kind, and of allocations all, once.
+ * fault-every: each of the first 500 calls of each kind of one long workload, once, and of the first 1,000 requests
+ * for memory. It is long enough for 500 of the calls that are few, and each run begins near the one that fails:
+ * the workload comes in stages, and a run does one of them, on a copy of the directory as it was before.
  */
 #include "config.h"
 
@@ -30,31 +32,33 @@ typedef struct Kind {
     bool harmless;     /* must change nothing */
     bool lasting;      /* all calls from the Nth on */
     uint32_t permille; /* of the calls from the Nth on; 0: all of them */
-    uint32_t next;     /* the N to take next */
-    uint32_t calls;    /* of this kind in a run without faults; 0: not known yet */
+    uint32_t next;     /* fault: the N to take next */
+    uint32_t calls;    /* fault: of this kind in a run without faults; 0: none */
+    uint32_t met;      /* fault-every: the calls that failed until now */
 } Kind;
 
 #define CHANGES (DISK_CREATE | DISK_WRITE | DISK_TRUNCATE | DISK_RENAME | DISK_UNLINK | DISK_MKDIR)
 
 static Kind fault_kinds[] = {
-    {"EIO sync", DISK_ERROR, EIO, DISK_SYNC, "", false, false, 0, 0, 0},
-    {"EIO write", DISK_ERROR, EIO, DISK_WRITE, "", false, false, 0, 0, 0},
-    {"EIO log sync", DISK_ERROR, EIO, DISK_SYNC, "wal/", false, false, 0, 0, 0},
-    {"EIO read", DISK_ERROR, EIO, DISK_READ, "", false, false, 0, 0, 0},
-    {"EIO open", DISK_ERROR, EIO, DISK_OPEN | DISK_CREATE, "", false, false, 0, 0, 0},
-    {"EIO names", DISK_ERROR, EIO, DISK_RENAME | DISK_UNLINK | DISK_TRUNCATE | DISK_MKDIR, "",
-     false, false, 0, 0, 0},
-    {"ENOSPC once", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, "", false, false, 0, 0, 0},
-    {"ENOSPC on", DISK_FULL, ENOSPC, DISK_WRITE, "", false, true, 0, 0, 0},
-    {"EIO on", DISK_ERROR, EIO, CHANGES | DISK_SYNC, "", false, true, 0, 0, 0},
-    {"short", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, false, 0, 0, 0},
-    {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0, 0},
+    {"EIO sync", DISK_ERROR, EIO, DISK_SYNC, "", false, false, 0, 0, 0, 0},
+    {"EIO write", DISK_ERROR, EIO, DISK_WRITE, "", false, false, 0, 0, 0, 0},
+    {"EIO log sync", DISK_ERROR, EIO, DISK_SYNC, "wal/", false, false, 0, 0, 0, 0},
+    {"EIO read", DISK_ERROR, EIO, DISK_READ, "", false, false, 0, 0, 0, 0},
+    {"EIO open", DISK_ERROR, EIO, DISK_OPEN | DISK_CREATE, "", false, false, 0, 0, 0, 0},
+    {"EIO rename", DISK_ERROR, EIO, DISK_RENAME, "", false, false, 0, 0, 0, 0},
+    {"EIO unlink", DISK_ERROR, EIO, DISK_UNLINK | DISK_MKDIR, "", false, false, 0, 0, 0, 0},
+    {"EIO truncate", DISK_ERROR, EIO, DISK_TRUNCATE, "", false, false, 0, 0, 0, 0},
+    {"ENOSPC once", DISK_ERROR, ENOSPC, DISK_CREATE | DISK_WRITE, "", false, false, 0, 0, 0, 0},
+    {"ENOSPC on", DISK_FULL, ENOSPC, DISK_WRITE, "", false, true, 0, 0, 0, 0},
+    {"EIO on", DISK_ERROR, EIO, CHANGES | DISK_SYNC, "", false, true, 0, 0, 0, 0},
+    {"short", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, false, 0, 0, 0, 0},
+    {"short on", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 0, 0, 0, 0},
     {"EINTR", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
-     false, 0, 0, 0},
-    {"ENOMEM", DISK_ERROR, ENOMEM, DISK_MEMORY, "", false, false, 0, 0, 0},
-    {"short 1%", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 10, 0, 0},
+     false, 0, 0, 0, 0},
+    {"ENOMEM", DISK_ERROR, ENOMEM, DISK_MEMORY, "", false, false, 0, 0, 0, 0},
+    {"short 1%", DISK_SHORT, 0, DISK_READ | DISK_WRITE, "", true, true, 10, 0, 0, 0},
     {"EINTR 1%", DISK_ERROR, EINTR, DISK_READ | DISK_WRITE | DISK_SYNC | DISK_TRUNCATE, "", true,
-     true, 10, 0, 0},
+     true, 10, 0, 0, 0},
 };
 #define KIND_COUNT (sizeof fault_kinds / sizeof fault_kinds[0])
 
@@ -114,36 +118,40 @@ static bool fault_run(Torture *torture, const Paths *paths, DiskControl *control
     return ok;
 }
 
-/* The directory that all runs begin with: written, killed in the middle. */
-static bool prepare(Torture *torture, const Paths *paths)
+/* The base goes on: the program runs to its end, or is killed in the middle. */
+static bool go_on(Torture *torture, const Paths *paths, uint32_t ops, bool killed)
 {
     Oracle *oracle = torture->oracle;
     OracleResult result;
     int status;
-    for (int i = 0; i < 3; i++) {
-        oracle->ops_limit = 400;
-        pid_t pid = worker_start(torture, paths->base, NULL, NULL);
-        if (!torture_wait(pid, HANG_MS, &status) || status != 0)
-            return torture_failed(torture, "the program ended with status %d: see worker.log",
-                                  status);
-        if (!check_directory(torture, paths->base, AIDB_OS, UINT32_MAX, &result))
-            return false;
-        oracle_advance(oracle);
-    }
-    oracle->ops_limit = ORACLE_OPS_MAX;
+    uint32_t limit = oracle->ops_limit;
+    oracle->ops_limit = killed ? ORACLE_OPS_MAX : ops;
     pid_t pid = worker_start(torture, paths->base, NULL, NULL);
     uint64_t end = torture_now_ms() + HANG_MS;
-    while (atomic_load(&oracle->client[0].attempted) < 100 && torture_now_ms() < end)
+    while (killed && atomic_load(&oracle->client[0].attempted) < ops && torture_now_ms() < end)
         torture_sleep_ms(1);
-    kill(pid, SIGKILL);
-    (void)torture_wait(pid, HANG_MS, &status);
-    /* Finds what is there on a copy, so that the directory itself stays in need of recovery. */
+    if (killed)
+        kill(pid, SIGKILL);
+    bool ended = torture_wait(pid, HANG_MS, &status);
+    oracle->ops_limit = limit;
+    if (!ended || (!killed && status != 0))
+        return torture_failed(torture, "the program ended with status %d: see worker.log", status);
+    /* Finds what is there on a copy, so that a base that needs recovery keeps needing it. */
     remove_tree(paths->data);
     if (!copy_tree(paths->base, paths->data) ||
         !check_directory(torture, paths->data, AIDB_OS, UINT32_MAX, &result))
         return torture_failed(torture, "the prepared directory does not hold");
     oracle_advance(oracle);
     return true;
+}
+
+/* The directory that runs begin with: written, killed in the middle. */
+static bool prepare(Torture *torture, const Paths *paths)
+{
+    bool ok = true;
+    for (int i = 0; i < 4 && ok; i++)
+        ok = go_on(torture, paths, i < 3 ? 400 : 100, i == 3);
+    return ok;
 }
 
 /* Forgets a run: the next one begins with the same directory. */
@@ -158,11 +166,121 @@ static void forget(Oracle *oracle)
     }
 }
 
-#define EVERY_MAX 500u
-
-static uint32_t calls_to_fail(const Kind *kind)
+static bool passed_over(const Torture *torture, const Kind *kind)
 {
-    return kind->calls < EVERY_MAX || kind->kinds == DISK_MEMORY ? kind->calls : EVERY_MAX;
+    return kind->kinds == DISK_MEMORY && torture->memory_shim == NULL;
+}
+
+/* A run and its line. */
+static bool fault_round(Torture *torture, const Paths *paths, DiskControl *control,
+                        const Kind *kind, uint32_t n)
+{
+    Oracle *oracle = torture->oracle;
+    bool ok = fault_run(torture, paths, control, kind, n);
+    if (torture->verbose || !ok)
+        printf("%s: %s, call %u, %u failed, %u operations, client ended with %u\n",
+               ok ? "held" : "FAILED", kind->name, n, control->fired, oracle->client[0].attempted,
+               oracle->client[0].ended);
+    forget(oracle);
+    return ok;
+}
+
+/* ---- every call ----------------------------------------------------------------------------------- */
+
+#define EVERY        500u
+#define EVERY_MEMORY 1000u
+#define EVERY_RANDOM 50u /* runs in which some calls fail at random */
+#define STAGES_MAX   2000u
+#define STAGE_OPS    60u
+#define LOG_FROM     12u /* stage from which on there is more log, whose segments are renamed */
+
+static uint32_t to_meet(const Torture *torture, const Kind *kind)
+{
+    uint32_t wanted = kind->permille != 0          ? EVERY_RANDOM
+                      : kind->kinds == DISK_MEMORY ? EVERY_MEMORY
+                                                   : EVERY;
+    return passed_over(torture, kind) || kind->met >= wanted ? 0 : wanted - kind->met;
+}
+
+/* Each call of this kind that the stage makes, until there are enough. */
+static bool stage_calls(Torture *torture, const Paths *paths, DiskControl *control, Kind *kind)
+{
+    bool ok = true, met = true;
+    for (uint32_t n = 1; ok && met && to_meet(torture, kind) > 0 && torture_round(torture); n++) {
+        ok = fault_round(torture, paths, control, kind, n);
+        /* Which calls are chosen at random is another question in each stage. */
+        met = control->fired > 0 && kind->permille == 0;
+        kind->met += met || kind->permille != 0;
+    }
+    return ok;
+}
+
+static bool fault_every(Torture *torture, const Paths *paths, DiskControl *control)
+{
+    uint64_t met = 0, stages = 0;
+    uint32_t passes = torture->iterations;
+    torture->iterations = UINT32_MAX; /* of the runs in them */
+    bool ok = true;
+    for (uint32_t pass = 0;
+         ok && (torture->deadline_ms != 0 ? !torture_over(torture) : pass < passes); pass++) {
+        bool more = true;
+        for (size_t i = 0; i < KIND_COUNT; i++)
+            fault_kinds[i].met = 0;
+        for (uint32_t stage = 0; ok && more && !torture_over(torture); stage++, stages++) {
+            torture->oracle->log_every = stage < LOG_FROM ? 0 : 8;
+            ok = stage == 0 || go_on(torture, paths, STAGE_OPS, stage % 2 == 1);
+            more = false;
+            for (size_t i = 0; i < KIND_COUNT && ok; i++) {
+                uint64_t before = fault_kinds[i].met;
+                ok = stage_calls(torture, paths, control, &fault_kinds[i]);
+                met += fault_kinds[i].met - before;
+                more |= to_meet(torture, &fault_kinds[i]) > 0;
+                if (ok && stage == STAGES_MAX && to_meet(torture, &fault_kinds[i]) > 0)
+                    ok = torture_failed(torture, "%s: only %u such calls in %u stages",
+                                        fault_kinds[i].name, fault_kinds[i].met, stage);
+            }
+        }
+    }
+    snprintf(torture->note, sizeof torture->note,
+             "%llu of them with a call that failed (%zu kinds, %u of each, %u requests for "
+             "memory), %llu stages",
+             (unsigned long long)met, KIND_COUNT, EVERY, EVERY_MEMORY, (unsigned long long)stages);
+    return ok;
+}
+
+/* ---- calls at random ------------------------------------------------------------------------------ */
+
+static bool fault_some(Torture *torture, const Paths *paths, DiskControl *control)
+{
+    bool ok = true;
+    uint64_t fired = 0, total = 0;
+    for (size_t i = 0; i < KIND_COUNT && ok; i++) {
+        Kind *kind = &fault_kinds[i];
+        if (passed_over(torture, kind))
+            continue;
+        ok = fault_run(torture, paths, control, kind, 0);
+        forget(torture->oracle);
+        kind->calls = control->matched;
+        /* What must be harmless begins with the first call, where a lasting fault is in every call. */
+        kind->next = kind->harmless
+                         ? 0
+                         : (uint32_t)torture_below(torture, kind->calls > 0 ? kind->calls : 1);
+        total += kind->calls;
+    }
+    for (size_t i = 0; ok && torture_round(torture); i++) {
+        Kind *kind = &fault_kinds[i % KIND_COUNT];
+        if (kind->calls == 0)
+            continue;
+        /* A step that has no factor in common with the count meets every call in time. */
+        uint32_t n = kind->next % kind->calls + 1;
+        kind->next += kind->calls % 7 != 0 ? 7 : 11;
+        ok = fault_round(torture, paths, control, kind, n);
+        fired += control->fired > 0;
+    }
+    snprintf(torture->note, sizeof torture->note,
+             "%llu with a call that failed (%zu kinds, %llu places)", (unsigned long long)fired,
+             KIND_COUNT, (unsigned long long)total);
+    return ok;
 }
 
 bool fault_campaign(Torture *torture)
@@ -173,57 +291,16 @@ bool fault_campaign(Torture *torture)
     torture_path(torture, "lost", paths.lost);
     torture_path(torture, "control", paths.control);
     torture_path(torture, "journal", paths.journal);
+    bool every = strcmp(torture->campaign, "fault-every") == 0;
     Oracle *oracle = torture->oracle;
     oracle->clients = 1;
     oracle->fsync_percent = 40;
     oracle->async_percent = 10;
-    oracle->flush_permille = 10;
+    oracle->flush_permille = every ? 40 : 10;
     DiskControl *control = disk_map(paths.control, sizeof *control, true);
     if (control == NULL)
         return torture_failed(torture, "could not map %s", paths.control);
     bool ok = prepare(torture, &paths);
-    oracle->ops_limit = 230;
-    uint64_t fired = 0, total = 0;
-    for (size_t i = 0; i < KIND_COUNT && ok; i++) {
-        Kind *kind = &fault_kinds[i];
-        if (kind->kinds == DISK_MEMORY && torture->memory_shim == NULL)
-            continue;
-        ok = fault_run(torture, &paths, control, kind, 0);
-        forget(oracle);
-        kind->calls = control->matched;
-        /* What must be harmless begins with the first call, where a lasting fault is in every call. */
-        kind->next = kind->harmless
-                         ? 0
-                         : (uint32_t)torture_below(torture, kind->calls > 0 ? kind->calls : 1);
-        total += kind->calls;
-    }
-    bool every = strcmp(torture->campaign, "fault-every") == 0;
-    if (every) {
-        torture->iterations = 0;
-        for (size_t i = 0; i < KIND_COUNT; i++) {
-            fault_kinds[i].next = 0;
-            torture->iterations += calls_to_fail(&fault_kinds[i]);
-        }
-    }
-    for (size_t i = 0; ok && torture_round(torture); i++) {
-        Kind *kind = &fault_kinds[i % KIND_COUNT];
-        while (every && kind->next >= calls_to_fail(kind) && torture->rounds <= torture->iterations)
-            kind = &fault_kinds[++i % KIND_COUNT];
-        if (kind->calls == 0)
-            continue;
-        /* A step that has no factor in common with the count meets every call in time. */
-        uint32_t n = kind->next % kind->calls + 1;
-        kind->next += every ? 1 : kind->calls % 7 != 0 ? 7 : 11;
-        ok = fault_run(torture, &paths, control, kind, n);
-        fired += control->fired > 0;
-        if (torture->verbose || !ok)
-            printf("%s: %s, call %u of %u, %u failed, %u operations, client ended with %u\n",
-                   ok ? "held" : "FAILED", kind->name, n, kind->calls, control->fired,
-                   oracle->client[0].attempted, oracle->client[0].ended);
-        forget(oracle);
-    }
-    snprintf(torture->note, sizeof torture->note,
-             "%llu with a call that failed (%zu kinds, %llu places)", (unsigned long long)fired,
-             KIND_COUNT, (unsigned long long)total);
-    return ok;
+    oracle->ops_limit = every ? STAGE_OPS : 230;
+    return ok && (every ? fault_every : fault_some)(torture, &paths, control);
 }

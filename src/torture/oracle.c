@@ -259,6 +259,7 @@ static bool read_back(OracleClient *own, uint32_t client, aidb *db, uint32_t key
 void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
                    const _Atomic uint32_t *now)
 {
+    static const char large[1u << 20];
     OracleClient *own = &oracle->client[client];
     uint64_t live[ORACLE_KEYS];
     memcpy(live, own->live, sizeof live);
@@ -340,6 +341,10 @@ void oracle_client(Oracle *oracle, uint32_t client, aidb *db, bool pipelined,
          * by the store's next answers. */
         if (going && oracle_random(&random) % 1000 < oracle->flush_permille)
             (void)!aidb_control(db, oracle_random(&random) % 8 == 0 ? "compact" : "flush", NULL);
+        if (going && oracle->log_every != 0 && first % oracle->log_every == oracle->log_every - 1) {
+            (void)!aidb_put(db, "~", 1, large, sizeof large);
+            (void)!aidb_control(db, "flush", NULL);
+        }
         if (going && oracle_random(&random) % 4 == 0)
             going = read_back(own, client, db, (uint32_t)(oracle_random(&random) % ORACLE_KEYS),
                               live, &value);

@@ -59,6 +59,7 @@ typedef struct Oracle {
     uint32_t async_percent;
     uint32_t flush_permille; /* of a client's operations are followed by a flush or a compaction */
     uint32_t pause_us;       /* between operations */
+    uint32_t log_every;      /* after so many operations a MiB of log more, and a flush; 0: never */
     bool bulk;               /* keys that begin with ORACLE_BULK are not the clients' */
     uint32_t ops_limit;      /* a client stops by itself after as many */
     _Atomic uint32_t stop;
