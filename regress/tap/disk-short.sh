@@ -50,10 +50,21 @@ run aidbctl stop -m fast -t 120
 like "$code" '^[01]$' 'a stop on a full disk ends'
 wait_until 120 gone "$server_pid"
 is $? 0 'and so does the server'
-run aidbctl start -t 120
-server_pids="$server_pids $(server_pid_now)"
-like "$code $out$err" '^0|No space left|no space left' 'a start on a full disk says what it lacks'
+start_full() { # start_full WHAT
+    run aidbctl start -t 120
+    server_pids="$server_pids $(server_pid_now)"
+    like "$code $out$err" '^0|No space left|no space left' "$1"
+}
+start_full 'a start on a full disk says what it lacks'
 rm disk/rest disk/more
+aidbctl stop -m fast >/dev/null 2>&1
+server_start
+is "$(aidbsql -c 'GET there; GET last')" $'1\n1' 'with room again nothing is lost'
+server_stop
+# What a clean stop gave back has been taken by somebody else.
+cat /dev/zero >disk/rest 2>/dev/null
+start_full 'and so does one that needs what a clean stop gave back'
+rm disk/rest
 aidbctl stop -m fast >/dev/null 2>&1
 server_start
 is "$(aidbsql -c 'GET there; GET last')" $'1\n1' 'with room again nothing is lost'
