@@ -8,5 +8,6 @@
 
 torture fault --iterations "${AIDB_ROUNDS:-60}"
 torture server-fault --iterations "${AIDB_ROUNDS:-26}" --clients 4
+torture server-memory --iterations "${AIDB_ROUNDS:-40}" --clients 4
 torture slow-disk --iterations "${AIDB_ROUNDS:-1}" --clients 4
 done_testing

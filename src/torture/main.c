@@ -53,6 +53,8 @@ static const struct {
     {"fault-every", fault_campaign, 1,
      "the same at the first 500 calls of each kind, all of memory"},
     {"fault", fault_campaign, 400, "EIO, ENOSPC, short writes, EINTR at the Nth call"},
+    {"server-memory", server_memory_campaign, 40,
+     "an allocation or mapping fails while a server starts and while it runs"},
     {"failpoint", failpoint_campaign, 1, "kill -9 of a server's processes at every named step"},
     {"failpoint-embedded", failpoint_campaign, 1, "the same in a program with an open directory"},
     {"lock-held", failpoint_campaign, 1, "kill -9 of a server's processes holding every lock"},

@@ -1,7 +1,8 @@
 /*
  * memory.c - memory that runs out under a program that does not know: preloaded (LD_PRELOAD), it stands
  * between the program and the allocator of libc, and lets calls fail as disk.h's control page says (kind
- * DISK_MEMORY): malloc, calloc, realloc and aligned ones, and mmap of anonymous memory.
+ * DISK_MEMORY): malloc, calloc, realloc and aligned ones, and mmap of memory, shared or not, and of files below
+ * AIDB_DISK_ROOT.
  *
  * Calls before AIDB_DISK_CONTROL is mapped pass, as do those of the dynamic linker, which has an allocator
  * of its own, and those of libzstd before 1.5.5: its ZSTD_createCDict_advanced, which the dictionary trainer
@@ -12,7 +13,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -88,9 +91,19 @@ EXPORT int posix_memalign(void **memory, size_t alignment, size_t size)
     return *memory != NULL ? 0 : ENOMEM;
 }
 
+/* The notes of a test are mapped as well, and no business of the program's. */
+static bool is_below_root(int fd)
+{
+    char name[40], path[1000];
+    const char *root = getenv("AIDB_DISK_ROOT");
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    ssize_t size = root != NULL ? readlink(name, path, sizeof path) : -1;
+    return size > 0 && (size_t)size > strlen(root) && memcmp(path, root, strlen(root)) == 0;
+}
+
 EXPORT void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset)
 {
-    if ((flags & MAP_ANONYMOUS) != 0 && refused(__builtin_return_address(0)))
+    if (((flags & MAP_ANONYMOUS) != 0 || is_below_root(fd)) && refused(__builtin_return_address(0)))
         return MAP_FAILED;
     return (void *)syscall(SYS_mmap, address, size, protection, flags, fd, offset);
 }

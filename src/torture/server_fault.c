@@ -14,6 +14,8 @@
  * - Short transfers and interrupted calls do nothing at all.
  * - Any other call, the Nth since some moment or since the start.
  *
+ * server-memory: the cases of memory alone, at each of the first 500 requests.
+ *
  * harmless: only what must change nothing, 1 % of all calls: short transfers, interrupted calls, sockets that say
  * that they are not ready. harmless-paced: the same with so few operations that it can run for long beside
  * something else, with restarts.
@@ -529,6 +531,27 @@ bool harmless_campaign(Torture *torture)
     snprintf(torture->note, sizeof torture->note,
              "%llu of %llu calls cut short, interrupted or not ready", (unsigned long long)fired,
              (unsigned long long)calls);
+    return server_finish(&faults.server, ok);
+}
+
+/* The first MEMORY_PLACES, or as many of them as there are iterations for, during a start and afterwards. */
+bool server_memory_campaign(Torture *torture)
+{
+    enum { MEMORY_PLACES = 500 };
+    static Faults faults;
+    if (torture->memory_shim == NULL) {
+        printf("skipped: the sanitizer has the allocator\n");
+        return true;
+    }
+    uint32_t pairs = (torture->iterations + 1) / 2;
+    uint32_t step = pairs > 0 && pairs < MEMORY_PLACES ? MEMORY_PLACES / pairs : 1;
+    bool ok = faults_create(torture, &faults) && server_create(torture, &faults.server);
+    while (ok && torture_round(torture)) {
+        uint64_t place = (torture->rounds - 1) / 2 * step + torture_below(torture, step);
+        ok = no_memory(&faults, torture->rounds % 2 == 1, 1 + (uint32_t)(place % MEMORY_PLACES));
+    }
+    snprintf(torture->note, sizeof torture->note, "%u with a request for memory that failed",
+             faults.fired);
     return server_finish(&faults.server, ok);
 }
 

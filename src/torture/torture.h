@@ -43,6 +43,7 @@ bool soak_campaign(Torture *torture);
 bool oom_campaign(Torture *torture);
 bool fault_campaign(Torture *torture);
 bool server_fault_campaign(Torture *torture);
+bool server_memory_campaign(Torture *torture);
 bool harmless_campaign(Torture *torture);
 bool slow_disk_campaign(Torture *torture);
 bool failpoint_campaign(Torture *torture); /* failpoint, failpoint-embedded, lock-held */
