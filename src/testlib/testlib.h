@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+/* An assertion for what is done a million times: those of Check write down each that holds. */
+#define test_expect(condition, ...) ((condition) ? (void)0 : ck_abort_msg(__VA_ARGS__))
+
 /* Runs the suite, as CK_VERBOSITY and other variables of Check say, and frees it; returns the exit code. */
 int test_run(Suite *suite);
 
@@ -24,8 +27,8 @@ void test_directory_copy(const char *from, const char *to);
 
 /* $AIDB_TEST_SEED or a fresh one, printed so that a failure can be replayed. */
 uint64_t test_seed(const char *name);
-/* Whether $AIDB_DAMAGE asks for more than there is time for in each run of the tests: "bytes" for each byte of a
- * file, "full" for everything. */
+/* Whether $AIDB_DAMAGE asks for more than there is time for in each build that is tested: "each" for each byte and bit
+ * of a file, "full" for everything. */
 bool test_damage(const char *what);
 
 /* ck_assert_msg for what is checked many thousand times: Check writes a note for each of its own assertions that holds,

@@ -18,7 +18,9 @@ const uint8_t system_id[16] = "a test database";
 void make_directory(void)
 {
     const char *base = getenv("TMPDIR");
-    snprintf(directory, sizeof directory, "%s/aidb-sstable-XXXXXX", base != NULL ? base : "/tmp");
+    if (base == NULL) /* memory: these tests change files a million times */
+        base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(directory, sizeof directory, "%s/aidb-sstable-XXXXXX", base);
     ck_assert_ptr_nonnull(mkdtemp(directory));
 }
 

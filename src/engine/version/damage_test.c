@@ -31,7 +31,7 @@ START_TEST(test_every_byte)
     Buffer bytes = read_file(path);
     ck_assert_uint_eq(bytes.size, store.set->manifest_end);
     uint64_t seed = test_seed("every_byte");
-    int bits = test_damage("bytes") ? 8 : 1; /* each, or any of them */
+    int bits = test_damage("each") ? 8 : 1; /* each, or any of them */
     int fd = open(path, O_WRONLY);
     for (size_t n = 0; n < bytes.size * (size_t)bits; n++) {
         size_t i = n / (size_t)bits;

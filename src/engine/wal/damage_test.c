@@ -15,18 +15,17 @@
 #define SEGMENT     4096u
 #define RING        16384u
 #define RECORDS_MAX 4000
-#define SEGMENTS    5u  /* of a log */
-#define LONG        18u /* with AIDB_DAMAGE: its last 64 KiB are damaged byte by byte */
+#define SEGMENTS    5u /* of a log */
 
 /* A killed log with an empty ring: records up to `horizon` are known durable, those from there to `end` stand
  * in segments, but nothing says that they are durable. */
 typedef struct Killed {
     TestStore store;
-    uint64_t segments;
     uint64_t ends[RECORDS_MAX]; /* of each record */
     uint64_t first;             /* LSN of the first */
     uint64_t horizon;
     uint64_t end;
+    uint64_t limit; /* of the last segment */
     char saved[320];
 } Killed;
 
@@ -67,25 +66,25 @@ static void append_up_to(Killed *killed, uint64_t lsn)
         append_noting(killed, 1);
 }
 
-static void make_killed_of(Killed *killed, uint64_t segments)
+static void make_killed_of(Killed *killed, uint64_t segments, uint64_t segment_size)
 {
     TestStore *store = &killed->store;
     memset(killed, 0, sizeof *killed);
-    killed->segments = segments;
-    test_store_make(store, SEGMENT, RING);
+    test_store_make(store, segment_size, RING);
     ck_ok(test_store_open(store));
     killed->first = wal_copied(store->wal);
+    killed->limit = killed->first + segments * segment_size;
     /* All segments first, so that their headers state no durable LSN. */
-    ck_ok(segments_prepare(store->wal, store->slot, killed->first + segments * SEGMENT));
+    ck_ok(segments_prepare(store->wal, store->slot, killed->limit));
     /* What stands behind has to fit into the ring, or it would be synced to make room, and say so. */
-    append_up_to(killed, killed->first + segments * SEGMENT - RING + SEGMENT);
+    append_up_to(killed, killed->limit - RING + 4096);
     ck_ok(wal_sync(store->wal, store->slot, wal_copied(store->wal)));
     killed->horizon = wal_durable(store->wal);
     append_noting(killed, 1); /* from here on the records state the horizon */
-    append_up_to(killed, killed->first + segments * SEGMENT - 2048);
+    append_up_to(killed, killed->limit - 2048);
     ck_ok(wal_sync(store->wal, store->slot, wal_copied(store->wal)));
     killed->end = wal_durable(store->wal);
-    ck_assert_uint_lt(killed->end, killed->first + segments * SEGMENT);
+    ck_assert_uint_lt(killed->end, killed->limit);
     test_store_crash(store);
     empty_ring(store);
     snprintf(killed->saved, sizeof killed->saved, "%s/saved", store->directory);
@@ -94,7 +93,16 @@ static void make_killed_of(Killed *killed, uint64_t segments)
 
 static void make_killed(Killed *killed)
 {
-    make_killed_of(killed, SEGMENTS);
+    make_killed_of(killed, SEGMENTS, SEGMENT);
+}
+
+/* Asked for each byte: a log of 64 KiB, in few files, since each look at it opens them all. */
+static void make_killed_to_damage(Killed *killed)
+{
+    if (test_damage("each"))
+        make_killed_of(killed, 8, 8192);
+    else
+        make_killed(killed);
 }
 
 /* The end of the last record that lies whole below `lsn`. */
@@ -124,7 +132,7 @@ typedef struct Reports {
 static void note_report(void *arg, const char *path, uint64_t offset, const char *what)
 {
     Reports *reports = arg;
-    ck_assert_ptr_nonnull(what);
+    test_expect(what != NULL, "a report without a reason");
     if (reports->count++ == 0) {
         snprintf(reports->path, sizeof reports->path, "%s", path);
         reports->offset = offset;
@@ -139,56 +147,122 @@ static Reports verify(const TestStore *store, uint64_t horizon, bool online)
     return reports;
 }
 
+/* What a look at the damaged log must come to: below the horizon the damage's place, else the end. */
+static void expect_outcome(const Killed *killed, Status status, uint64_t lsn, const char *path,
+                           uint64_t offset, uint64_t end)
+{
+    if (lsn < killed->horizon) {
+        char place[640];
+        snprintf(place, sizeof place, "file \"%s\": offset %llu: ", path,
+                 (unsigned long long)offset);
+        ck_fails(AIDB_CORRUPTION, status);
+        test_expect(strncmp(status_message(), place, strlen(place)) == 0, "%s, not %s",
+                    status_message(), place);
+    } else {
+        ck_ok(status);
+        test_expect(end == whole_below(killed, lsn), "LSN %llu is damaged, the log ends at %llu",
+                    (unsigned long long)lsn, (unsigned long long)end);
+    }
+}
+
 /* ---- truncation --------------------------------------------------------------------------------- */
 
-/* Cuts the log at every LSN from its end down. */
+/* A directory whose segments are the same files: a recovery removes them, and never changes them. */
+static void link_directory(const TestStore *store, const char *to)
+{
+    Catalog catalog;
+    char from_path[600], to_path[600];
+    static uint8_t ring[4096 + RING];
+    test_remove_directory(to);
+    test_expect(mkdir(to, 0700) == 0, "could not make a directory");
+    ck_ok(catalog_load(&store->options, &catalog));
+    for (size_t i = 0; i < catalog.count; i++) {
+        char name[WAL_NAME_SIZE];
+        segment_name(name, catalog.files[i].first_lsn, catalog.files[i].incarnation);
+        snprintf(from_path, sizeof from_path, "%s/%s", store->wal_directory, name);
+        snprintf(to_path, sizeof to_path, "%s/%s", to, name);
+        test_expect(link(from_path, to_path) == 0, "could not link a segment");
+    }
+    catalog_deinit(&catalog);
+    ring_path(store, from_path);
+    snprintf(to_path, sizeof to_path, "%s/ring", to);
+    int from = open(from_path, O_RDONLY);
+    int fd = open(to_path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    test_expect(read(from, ring, sizeof ring) == (ssize_t)sizeof ring &&
+                    write(fd, ring, sizeof ring) == (ssize_t)sizeof ring,
+                "could not copy the ring");
+    close(from);
+    close(fd);
+}
+
+/* Opens what is left by a whole recovery and reads it. A refusal changes nothing, so it may have the log
+ * itself. */
+static void check_open(Killed *killed, uint64_t cut, const char *path, uint64_t offset)
+{
+    TestStore *store = &killed->store;
+    TestManifest before = *store->manifest;
+    TestStore copy = *store;
+    char work[320];
+    if (cut >= killed->horizon) {
+        snprintf(work, sizeof work, "%s/cut", store->directory);
+        link_directory(store, work);
+        copy.options.directory = work;
+    }
+    copy.manifest->horizon = killed->horizon;
+    Status status = test_store_open(&copy);
+    expect_outcome(killed, status, cut, path, offset, copy.last.end);
+    if (status == AIDB_OK) {
+        test_read_all(&copy);
+        test_expect((copy.next == 0 ? killed->first : killed->ends[copy.next - 1]) == copy.last.end,
+                    "%llu records are read", (unsigned long long)copy.next);
+        test_store_crash(&copy);
+    }
+    *store->manifest = before;
+}
+
+static void check_cut(Killed *killed, uint64_t cut, const char *path, uint64_t size, bool open)
+{
+    uint64_t end;
+    /* Of a file without a whole header nothing is known; the rest is missing from where it ends. */
+    uint64_t offset = size < WAL_SEGMENT_HEADER_SIZE ? 0 : size;
+    test_expect(truncate(path, (off_t)size) == 0, "could not cut a segment");
+    Status status = test_examine(&killed->store, killed->horizon, &end);
+    expect_outcome(killed, status, cut, path, offset, end);
+    if (open) {
+        check_open(killed, cut, path, offset);
+        Reports reports = verify(&killed->store, killed->horizon, false);
+        test_expect(reports.count >= 1 && strcmp(reports.path, path) == 0 &&
+                        reports.offset == offset,
+                    "\"%s\" cut at %llu: %d reports, the first of \"%s\", offset %llu", path,
+                    (unsigned long long)offset, reports.count, reports.path,
+                    (unsigned long long)reports.offset);
+    }
+}
+
+/* Cuts the log at every LSN from its end down, and the files' headers. */
 START_TEST(test_truncation)
 {
+    bool each = test_damage("each");
+    uint64_t cuts = 0, opened = 0;
     Killed killed;
-    make_killed_of(&killed, test_damage("bytes") ? LONG : SEGMENTS);
+    make_killed_to_damage(&killed);
     TestStore *store = &killed.store;
-    TestManifest before = *store->manifest;
-    char work[320];
-    uint64_t refused = 0, opened = 0;
-    snprintf(work, sizeof work, "%s/cut", store->directory);
-    for (uint64_t cut = killed.first + killed.segments * SEGMENT; cut-- > killed.first;) {
+    for (uint64_t cut = killed.limit; cut-- > killed.first;) {
         char path[600];
-        uint64_t end;
         segment_file(&killed, cut, path);
-        ck_assert_int_eq(truncate(path, (off_t)segment_offset(&store->options, cut)), 0);
-        uint64_t expected = whole_below(&killed, cut);
-        Status status = test_examine(store, killed.horizon, &end);
-        refused += status != AIDB_OK;
-        opened += status == AIDB_OK;
-        if (cut < killed.horizon) {
-            ck_fails(AIDB_CORRUPTION, status);
-            ck_assert_msg(strstr(status_message(), path) != NULL, "%s", status_message());
-            ck_assert_ptr_nonnull(strstr(status_message(), ": offset "));
-        } else {
-            ck_ok(status);
-            ck_assert_uint_eq(end, expected);
-        }
-        if (cut % 64 == 5) { /* the same by a whole recovery, on a copy */
-            test_copy_directory(store->wal_directory, work);
-            TestStore copy = *store;
-            copy.options.directory = work;
-            copy.manifest->horizon = killed.horizon;
-            status = test_store_open(&copy);
-            ck_assert_int_eq(status, cut < killed.horizon ? AIDB_CORRUPTION : AIDB_OK);
-            if (status == AIDB_OK) {
-                ck_assert_uint_eq(copy.last.end, expected);
-                test_read_all(&copy);
-                ck_assert_uint_eq(copy.next == 0 ? killed.first : killed.ends[copy.next - 1],
-                                  expected);
-                test_store_crash(&copy);
-            }
-            *store->manifest = before;
-        }
-        if (cut % SEGMENT == 0)
+        uint64_t size = segment_offset(&store->options, cut);
+        check_cut(&killed, cut, path, size, each || cut % 64 == 5);
+        cuts++;
+        opened += cut >= killed.horizon;
+        if (size == WAL_SEGMENT_HEADER_SIZE) {
+            while (size-- > 0)
+                if (each || size % 61 == 0)
+                    check_cut(&killed, cut, path, size, false);
             unlink(path);
+        }
     }
     printf("log cut at each of its last %llu bytes: %llu refused, %llu opened, all right\n",
-           (unsigned long long)(refused + opened), (unsigned long long)refused,
+           (unsigned long long)cuts, (unsigned long long)(cuts - opened),
            (unsigned long long)opened);
     test_store_remove(store);
 }
@@ -297,59 +371,71 @@ END_TEST
 
 /* ---- flips -------------------------------------------------------------------------------------- */
 
-/* Changes one byte; everything that looks at the log must say what follows. */
-static void check_flip(Killed *killed, const char *path, int fd, uint64_t segment, uint64_t offset,
-                       uint8_t mask)
+/* Changes one byte; a start, and with `verified` verification, must say what follows. */
+static void check_flip(const Killed *killed, const char *path, int fd, uint64_t segment,
+                       uint64_t offset, uint8_t mask, bool verified)
 {
-    TestStore *store = &killed->store;
+    const TestStore *store = &killed->store;
     uint8_t byte;
     uint64_t end;
-    ck_assert_int_eq(pread(fd, &byte, 1, (off_t)offset), 1);
+    test_expect(pread(fd, &byte, 1, (off_t)offset) == 1, "could not read a byte");
     uint8_t flipped = byte ^ mask;
-    ck_assert_int_eq(pwrite(fd, &flipped, 1, (off_t)offset), 1);
-    /* The first LSN that the flip takes away. */
+    test_expect(pwrite(fd, &flipped, 1, (off_t)offset) == 1, "could not change a byte");
+    /* The first LSN that the flip takes away, and where that is told. */
     bool in_header = offset < WAL_SEGMENT_HEADER_SIZE;
-    uint64_t lsn = in_header ? segment : segment + offset - WAL_SEGMENT_HEADER_SIZE;
-    Status status = test_examine(store, 0, &end);
-    if (lsn < killed->horizon) {
-        ck_fails(AIDB_CORRUPTION, status);
-        Reports reports = verify(store, 0, false);
-        ck_assert_int_ge(reports.count, 1);
-        /* A record that spans segments is reported where it begins. */
-        if (in_header)
-            ck_assert_str_eq(reports.path, path);
-        else
-            ck_assert_uint_le(reports.offset, segment_offset(&store->options, lsn) + SEGMENT);
+    uint64_t lsn = segment;
+    char named[600];
+    uint64_t place = 0;
+    if (in_header) {
+        snprintf(named, sizeof named, "%s", path);
     } else {
-        ck_ok(status);
-        ck_assert_uint_eq(end, whole_below(killed, lsn));
-        ck_assert_int_eq(verify(store, 0, false).count, in_header ? 1 : 0);
+        lsn += offset - WAL_SEGMENT_HEADER_SIZE;
+        uint64_t begin = whole_below(killed, lsn);
+        segment_file(killed, begin, named);
+        place = segment_offset(&store->options, begin);
     }
-    ck_assert_int_eq(pwrite(fd, &byte, 1, (off_t)offset), 1);
+    Status status = test_examine(store, 0, &end);
+    expect_outcome(killed, status, lsn, named, place, end);
+    Reports reports = {0};
+    if (verified)
+        reports = verify(store, 0, false);
+    bool expected = verified && (in_header || lsn < killed->horizon);
+    test_expect(
+        expected ? reports.count >= 1 && strcmp(reports.path, named) == 0 && reports.offset == place
+                 : reports.count == 0,
+        "\"%s\": offset %llu: %d reports, the first of \"%s\", offset %llu", named,
+        (unsigned long long)place, reports.count, reports.path, (unsigned long long)reports.offset);
+    test_expect(pwrite(fd, &byte, 1, (off_t)offset) == 1, "could not mend a byte");
 }
 
-/* Every byte of every file with one of three values; or, when there is time, with every bit: never a wrong
- * record, and what was durable never goes unnoticed. */
+/* Every byte of every file with one of three values; or, when there is time, every bit, one of each byte also for
+ * verification: never a wrong record, and what was durable never goes unnoticed. Of headers in the middle, most of
+ * the zeros are passed over. */
 START_TEST(test_flips)
 {
     static const uint8_t masks[] = {0x01, 0x80, 0xff};
+    bool each = test_damage("each");
     Killed killed;
-    make_killed_of(&killed, test_damage("bytes") ? LONG : SEGMENTS);
+    make_killed_to_damage(&killed);
     TestStore *store = &killed.store;
+    uint64_t segment_size = store->options.segment_size;
     uint64_t count = 0;
-    for (uint64_t segment = killed.first; segment < killed.first + killed.segments * SEGMENT;
-         segment += SEGMENT) {
+    for (uint64_t segment = killed.first; segment < killed.limit; segment += segment_size) {
         char path[600];
         segment_file(&killed, segment, path);
         int fd = open(path, O_RDWR);
         ck_assert_int_ge(fd, 0);
-        for (uint64_t offset = 0; offset < WAL_SEGMENT_HEADER_SIZE + SEGMENT; offset++) {
-            if (offset > 200 && offset < WAL_SEGMENT_HEADER_SIZE - 8 && offset % 61 != 0)
-                continue; /* a sample of the zeros in the header */
-            for (int bit = 0; test_damage("full") && bit < 8; bit++, count++)
-                check_flip(&killed, path, fd, segment, offset, (uint8_t)(1u << bit));
-            check_flip(&killed, path, fd, segment, offset, masks[offset % 3]);
-            count++;
+        bool whole = each && (segment == killed.first || segment + segment_size == killed.limit);
+        for (uint64_t offset = 0; offset < WAL_SEGMENT_HEADER_SIZE + segment_size; offset++) {
+            if (!whole && offset > 200 && offset < WAL_SEGMENT_HEADER_SIZE - 8 && offset % 61 != 0)
+                continue;
+            for (unsigned bit = 0; each && bit < 8; bit++, count++)
+                check_flip(&killed, path, fd, segment, offset, (uint8_t)(1u << bit),
+                           bit == offset % 8);
+            if (!each) {
+                check_flip(&killed, path, fd, segment, offset, masks[offset % 3], true);
+                count++;
+            }
         }
         close(fd);
     }
@@ -357,7 +443,7 @@ START_TEST(test_flips)
     ck_ok(test_examine(store, 0, &end));
     ck_assert_uint_eq(end, killed.end);
     ck_assert_int_eq(verify(store, 0, false).count, 0);
-    printf("log changed at %llu places, all detected\n", (unsigned long long)count);
+    printf("log changed %llu times, all detected\n", (unsigned long long)count);
     test_store_remove(store);
 }
 END_TEST

@@ -231,15 +231,13 @@ uint64_t test_read_all(TestStore *store)
     Status status;
     while ((status = wal_reader_next(reader, &record)) == AIDB_OK) {
         Slice expected = test_payload(number);
-        ck_assert_msg(slice_equal(record.payload, expected),
-                      "record %llu at LSN %llu has other contents", (unsigned long long)number,
-                      (unsigned long long)record.lsn);
-        ck_assert_uint_ge(record.lsn, end);
         bool full = record.payload_lsn == record.lsn + RECORD_HEADER_FULL;
-        ck_assert_uint_eq(record.payload_lsn, record.lsn + record_header_size(full));
-        ck_assert_uint_eq(record.end, record.lsn + record_size(full, record.payload.size));
-        ck_assert_uint_ge(record.time_us, time_us);
-        ck_assert_uint_le(record.durable, record.lsn);
+        test_expect(slice_equal(record.payload, expected) && record.lsn >= end &&
+                        record.payload_lsn == record.lsn + record_header_size(full) &&
+                        record.end == record.lsn + record_size(full, record.payload.size) &&
+                        record.time_us >= time_us && record.durable <= record.lsn,
+                    "record %llu at LSN %llu is not what was written", (unsigned long long)number,
+                    (unsigned long long)record.lsn);
         end = record.end;
         time_us = record.time_us;
         number++;

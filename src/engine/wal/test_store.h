@@ -36,15 +36,15 @@ typedef struct TestStore {
 } TestStore;
 
 /* Status checks that show the message. */
-#define ck_ok(expression)                                                                       \
-    do {                                                                                        \
-        Status status_ = (expression);                                                          \
-        ck_assert_msg(status_ == AIDB_OK, "%s: %d %s", #expression, status_, status_message()); \
+#define ck_ok(expression)                                                                     \
+    do {                                                                                      \
+        Status status_ = (expression);                                                        \
+        test_expect(status_ == AIDB_OK, "%s: %d %s", #expression, status_, status_message()); \
     } while (0)
-#define ck_fails(code, expression)                                                             \
-    do {                                                                                       \
-        Status status_ = (expression);                                                         \
-        ck_assert_msg(status_ == (code), "%s: %d %s", #expression, status_, status_message()); \
+#define ck_fails(code, expression)                                                           \
+    do {                                                                                     \
+        Status status_ = (expression);                                                       \
+        test_expect(status_ == (code), "%s: %d %s", #expression, status_, status_message()); \
     } while (0)
 
 /* Makes a temporary directory and an empty log in it, without opening it. */
