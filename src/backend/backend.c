@@ -76,11 +76,15 @@ static void wait_to_read(Backend *backend)
         crowd_found(backend->process, 1);
 }
 
-/* Sleeps until the client takes more, or the latch. */
+#define SEND_LOOK_MS 1000 /* the limit may have been changed meanwhile */
+
+/* Sleeps until the client takes more, or the latch, or for a moment. */
 static void wait_to_send(Backend *backend)
 {
     backend_activity(backend, "sending");
     int timeout_ms = ms_until(session_wake_ns(backend, WANT_OUTPUT));
+    if (timeout_ms < 0 || timeout_ms > SEND_LOOK_MS)
+        timeout_ms = SEND_LOOK_MS;
     latch_wait_for(backend->slot, backend->fd, POLLOUT, timeout_ms);
 }
 

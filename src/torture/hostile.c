@@ -337,8 +337,7 @@ static bool make_server(Hostile *hostile)
     ok =
         ok && buffer_append_format(&text,
                                    "port: %u\nmax_connections: %u\nadmin_reserved_connections: %u\n"
-                                   "authentication_timeout: %ums\nbackends: %u\n"
-                                   "request_memory: 16MiB\n",
+                                   "authentication_timeout: %ums\nbackends: %u\n",
                                    hostile->port, hostile->connections, RESERVED, GREETING_MS,
                                    hostile->hosted ? HOSTS : 0) == AIDB_OK;
     file = ok ? fopen(path, "w") : NULL;

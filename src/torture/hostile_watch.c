@@ -32,7 +32,7 @@
 #define SPARE            48u /* processes that the postmaster may keep for the next clients, at most */
 
 /* What memory may come to: the settings, and for what has none. */
-#define MEMORY_SETTINGS   ((24u + 16u) << 20) /* memory, request_memory */
+#define MEMORY_SETTINGS   ((24u + 16u) << 20) /* memory, and little of request_memory */
 #define MEMORY_OF_BUSY    (12u << 20) /* a process that works: open tables, what malloc keeps */
 #define MEMORY_OF_PROCESS (1u << 20)  /* one that has been asked little */
 #define MEMORY_OF_CLIENT  (16u << 10)
