@@ -10,8 +10,9 @@
 
 #define BODY_MAX     (AIDB_VALUE_MAX + FRAME_BODY_SLACK) /* of a server whose batch_max is less */
 #define BATCH_MAX    (4u << 20)
-#define GREETING_MS  4000u /* authentication_timeout */
-#define STATEMENT_MS 4000u /* statement_timeout, while nobody reads */
+#define GREETING_MS  4000u         /* authentication_timeout */
+#define PATIENCE_MS  (5 * HANG_MS) /* a virtual machine may stand still for minutes */
+#define STATEMENT_MS 4000u         /* statement_timeout, while nobody reads */
 #define HOSTS        3u
 #define RESERVED     8u    /* admin_reserved_connections */
 #define WAITING_MAX  1024u /* connections without a greeting that the server keeps */

@@ -34,7 +34,7 @@ static bool open_crowd(Hostile *hostile, int *fds, uint32_t *count)
 {
     const uint32_t most = hostile->connections - RESERVED - PROBE_HELD;
     Torture *torture = hostile->torture;
-    uint64_t end = torture_now_ms() + HANG_MS;
+    uint64_t end = torture_now_ms() + PATIENCE_MS;
     for (uint32_t refused = 0; refused < REFUSALS;) {
         int fd = hostile_connect(hostile, true);
         if (fd < 0)
@@ -42,7 +42,7 @@ static bool open_crowd(Hostile *hostile, int *fds, uint32_t *count)
         Status status = hostile_ask(fd, true, 2);
         if (status == AIDB_OK && *count < most) {
             fds[(*count)++] = fd;
-            end = torture_now_ms() + HANG_MS;
+            end = torture_now_ms() + PATIENCE_MS;
             watch_memory(hostile);
             continue;
         }
@@ -159,7 +159,7 @@ bool attack_churn(Hostile *hostile)
         if (made != last)
             progress = torture_now_ms();
         last = made;
-        if (torture_now_ms() - progress > 2 * HANG_MS) {
+        if (torture_now_ms() - progress > 2 * PATIENCE_MS) {
             hostile_report(hostile, "clients that come and go", "not served any more");
             break;
         }
@@ -168,7 +168,7 @@ bool attack_churn(Hostile *hostile)
     }
     for (uint32_t i = 0; i < CHURNERS; i++) {
         int status;
-        if (!torture_wait(churners[i], 2 * HANG_MS, &status) || status != 0)
+        if (!torture_wait(churners[i], 2 * PATIENCE_MS, &status) || status != 0)
             ok = torture_failed(torture, "a client that comes and goes: status %d", status);
     }
     if (atomic_load(&shared->failed) != 0)
@@ -234,7 +234,7 @@ bool attack_slow(Hostile *hostile)
         cut += dribble(fds, &bytes, second);
         watch_memory(hostile);
         ok = few_wait(hostile, before, &most) && hostile_serves(hostile, hostile->tcp_uri);
-        if (torture_now_ms() - since > GREETING_MS + HANG_MS)
+        if (torture_now_ms() - since > GREETING_MS + PATIENCE_MS)
             ok = torture_failed(torture, "%u slow clients are still connected", SLOW - cut);
         torture_sleep_ms(1000);
     }
@@ -354,7 +354,7 @@ bool attack_deaf(Hostile *hostile)
         closed = 0;
         for (size_t i = 0; i < DEAF; i++)
             closed += (fds[i].revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-        if (torture_now_ms() - since > STATEMENT_MS + HANG_MS)
+        if (torture_now_ms() - since > STATEMENT_MS + PATIENCE_MS)
             ok = hostile_failed(hostile, "a client that takes no replies is never given up");
     }
     uint64_t ended = torture_now_ms() - since;

@@ -257,7 +257,7 @@ bool attack_frames(Hostile *hostile)
             before = atomic_load(&shared->frames);
             progress = torture_now_ms();
         }
-        if (torture_now_ms() - progress > 2 * HANG_MS)
+        if (torture_now_ms() - progress > 2 * PATIENCE_MS)
             ok = hostile_failed(hostile, "mutated frames are not answered any more");
         watch_memory(hostile);
         torture_sleep_ms(20);
@@ -266,7 +266,7 @@ bool attack_frames(Hostile *hostile)
     atomic_store(&shared->stop, 1);
     int status;
     for (uint32_t i = 0; i < ATTACKERS; i++)
-        if (!torture_wait(attackers[i], HANG_MS, &status) || status != 0)
+        if (!torture_wait(attackers[i], PATIENCE_MS, &status) || status != 0)
             ok = torture_failed(torture, "attacker %u: status %d", i, status);
     ok = server_end_clients(&hostile->server, clients, count) && ok;
     /* Nobody was in the way of the others: each went on until it was told to stop, or had written as much as
@@ -364,7 +364,7 @@ static bool send_one(Hostile *hostile, Client *client, Message *request, bool fi
 
 static bool sizes_at_limits(Hostile *hostile)
 {
-    const ClientOptions options = {.connect_timeout_ms = HANG_MS};
+    const ClientOptions options = {.connect_timeout_ms = PATIENCE_MS};
     Client *client;
     if (client_connect(hostile->server.uri, &options, &client) != AIDB_OK)
         return hostile_failed(hostile, status_message());
@@ -418,7 +418,7 @@ bool attack_lies(Hostile *hostile)
 
 bool attack_flood(Hostile *hostile)
 {
-    const ClientOptions options = {.connect_timeout_ms = HANG_MS};
+    const ClientOptions options = {.connect_timeout_ms = PATIENCE_MS};
     Client *client;
     Message reply;
     if (client_connect(hostile->server.uri, &options, &client) != AIDB_OK)

@@ -63,7 +63,7 @@ static Status read_one(Client *client)
 
 static Status read_over_new(const char *uri)
 {
-    const ClientOptions options = {.application = "probe", .connect_timeout_ms = HANG_MS};
+    const ClientOptions options = {.application = "probe", .connect_timeout_ms = PATIENCE_MS};
     Client *client;
     Status status = client_connect(uri, &options, &client);
     if (status == AIDB_OK)
@@ -74,7 +74,7 @@ static Status read_over_new(const char *uri)
 
 static void probe_main(const Hostile *hostile)
 {
-    const ClientOptions options = {.application = "probe", .connect_timeout_ms = HANG_MS};
+    const ClientOptions options = {.application = "probe", .connect_timeout_ms = PATIENCE_MS};
     HostileShared *shared = hostile->shared;
     Client *held[PROBE_HELD];
     Status status = AIDB_OK;
@@ -118,7 +118,7 @@ bool watch_enough(const Hostile *hostile)
 
 bool watch_hold(Hostile *hostile)
 {
-    for (uint64_t end = torture_now_ms() + 2 * HANG_MS; !watch_enough(hostile);) {
+    for (uint64_t end = torture_now_ms() + 2 * PATIENCE_MS; !watch_enough(hostile);) {
         watch_memory(hostile);
         if (atomic_load(&hostile->shared->failed) != 0)
             return hostile_failed(hostile, hostile->shared->message);
@@ -145,7 +145,7 @@ bool watch_end(Hostile *hostile)
     if (hostile->probe <= 0)
         return true;
     atomic_store(&hostile->shared->probe_stop, 1);
-    bool ok = torture_wait(hostile->probe, 2 * HANG_MS, &status) && status == 0;
+    bool ok = torture_wait(hostile->probe, 2 * PATIENCE_MS, &status) && status == 0;
     if (!ok)
         hostile_failed(hostile, hostile->shared->message[0] != 0
                                     ? hostile->shared->message
@@ -323,7 +323,8 @@ bool holds_as_before(Hostile *hostile, const Holdings *before, const char *after
 {
     uint32_t spare = hostile->hosted ? 0 : SPARE;
     Holdings found = {0};
-    for (uint64_t end = torture_now_ms() + HANG_MS; torture_now_ms() < end; torture_sleep_ms(20)) {
+    for (uint64_t end = torture_now_ms() + PATIENCE_MS; torture_now_ms() < end;
+         torture_sleep_ms(20)) {
         found = holdings(hostile);
         if (found.children <= before->children + spare &&
             found.sockets <= before->sockets + spare + 2 && found.files <= before->files + 100 &&
