@@ -49,7 +49,6 @@ static ReadResult sleep_to_read(Backend *backend)
     }
     int timeout_ms = wake_ns == 0 && !backend->rested ? REST_MS : ms_until(wake_ns);
     spin_rest(backend->process);
-    crowd_rest(backend->process);
     if (latch_wait(backend->slot, backend->fd, timeout_ms))
         return session_read(backend, false);
     if (timeout_ms == REST_MS && backend->greeted) {
@@ -72,8 +71,6 @@ static void wait_to_read(Backend *backend)
     if (waits)
         result = sleep_to_read(backend);
     spin_end(backend->process, result == READ_GOT ? backend : NULL);
-    if (result == READ_GOT)
-        crowd_found(backend->process, 1);
 }
 
 #define SEND_LOOK_MS 1000 /* the limit may have been changed meanwhile */

@@ -45,7 +45,6 @@ typedef struct ServerShared {
     _Atomic uint64_t request_memory_used;    /* bytes that large requests have drawn */
     _Atomic uint32_t request_memory_waiters; /* backends that wait for others to give some back */
     _Alignas(PORT_CACHE_LINE) _Atomic uint32_t brisk; /* processes with a brisk client: spin.c */
-    _Atomic uint32_t busy;                            /* processes with a busy client: crowd.c */
 } ServerShared;
 
 /* Copies the configuration whole. */

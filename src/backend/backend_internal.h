@@ -73,17 +73,6 @@ typedef struct Spin {
     uint64_t looked_ns;
 } Spin;
 
-/* What decides whether a process lets others run on when it wakes (crowd.c). */
-typedef struct Crowd {
-    uint32_t processors;
-    uint32_t short_waits; /* in a row */
-    uint32_t found;       /* average of clients found with input, in 256ths */
-    bool busy;            /* counted in ServerShared */
-    bool batch;
-    bool fixed; /* the policy is not this process's choice */
-    uint64_t changed_ns;
-} Crowd;
-
 /* A process that serves one client or many. What stands here is used by one client at a time, so that
  * an idle one costs little. */
 typedef struct BackendProcess {
@@ -121,7 +110,6 @@ typedef struct BackendProcess {
     size_t spare_count;
 
     Spin spin;
-    Crowd crowd;
 } BackendProcess;
 
 /* What a session waits for after a turn. */
@@ -211,15 +199,6 @@ bool spin_go_on(BackendProcess *process);
 void spin_end(BackendProcess *process, const void *client);
 /* The process has no brisk client any more: it ends, or sleeps for longer than BRISK_REST_MS. */
 void spin_rest(BackendProcess *process);
-
-/* ---- crowd.c --------------------------------------------------------------------------------- */
-
-/* After spin_init. */
-void crowd_init(BackendProcess *process);
-/* A wait (spin_begin) has ended with input of some clients. */
-void crowd_found(BackendProcess *process, uint32_t clients);
-/* The process ends, or sleeps for long. */
-void crowd_rest(BackendProcess *process);
 
 /* ---- session.c ------------------------------------------------------------------------------- */
 

@@ -456,8 +456,6 @@ static int get_events(Host *host, struct epoll_event *events, int timeout_ms)
     if (count == 0)
         count = epoll_wait(host->epoll_fd, events, EVENTS_AT_ONCE, timeout_ms);
     spin_end(process, count == 1 ? events[0].data.ptr : NULL);
-    if (count > 0)
-        crowd_found(process, (uint32_t)count);
     return count;
 }
 

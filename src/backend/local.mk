@@ -3,7 +3,6 @@ noinst_LTLIBRARIES += %D%/libbackend.la
 	%D%/backend.h \
 	%D%/backend_internal.h \
 	%D%/backend.c \
-	%D%/crowd.c \
 	%D%/host.c \
 	%D%/process.c \
 	%D%/report.c \

@@ -238,7 +238,6 @@ Status process_init(BackendProcess *process, const BackendStart *start, SlotKind
     process->hosting = kind == SLOT_HOST;
     process->config_changed = start->config_changed;
     spin_init(process);
-    crowd_init(process);
     server_config_copy(start->shared, &process->config, &process->config_version);
     RETURN_IF_FAILED(db_session_create(start->db, start->slot, kind, &process->session));
     process->slot = db_session_slot(process->session);
@@ -260,7 +259,6 @@ void process_deinit(BackendProcess *process)
     sigprocmask(SIG_SETMASK, &mask, NULL);
     atomic_store(&signal_process, NULL);
     spin_rest(process);
-    crowd_rest(process);
     db_session_destroy(process->session);
     free(process->quiet);
     buffer_deinit(&process->crash_text);

@@ -1,4 +1,4 @@
-/* spin_test.c - when a process waits for its client awake, when it lets others run on, and who is counted. */
+/* spin_test.c - when a process waits for its client awake, and who is counted. */
 #include "config.h"
 #include "backend/backend_internal.h"
 #include "testlib/testlib.h"
@@ -19,16 +19,13 @@ static BackendProcess *make_process(void)
     ck_assert_ptr_nonnull(process);
     process->shared = &shared;
     spin_init(process);
-    crowd_init(process);
     process->spin.brisk_max = 1; /* as on two processors */
-    process->crowd.processors = 1;
     return process;
 }
 
 static void setup(void)
 {
     atomic_store(&shared.brisk, 0);
-    atomic_store(&shared.busy, 0);
     first = make_process();
     second = make_process();
 }
@@ -133,75 +130,6 @@ START_TEST(nobody_spins_on_one_processor)
 }
 END_TEST
 
-/* The policy may change again at once, whatever the one of this program is. */
-static void found(BackendProcess *process, uint32_t clients)
-{
-    process->crowd.fixed = false;
-    process->crowd.changed_ns = 0;
-    (void)spin_begin(process);
-    crowd_found(process, clients);
-}
-
-START_TEST(more_busy_processes_than_processors)
-{
-    for (int i = 0; i < TRIES && !first->crowd.busy; i++)
-        found(first, 1);
-    ck_assert_uint_eq(atomic_load(&shared.busy), 1);
-    ck_assert(!first->crowd.batch);
-    for (int i = 0; i < TRIES && !second->crowd.busy; i++)
-        found(second, 1);
-    ck_assert_uint_eq(atomic_load(&shared.busy), 2);
-    ck_assert(second->crowd.batch);
-    found(first, 1);
-    ck_assert(first->crowd.batch);
-    first->crowd.fixed = false;
-    crowd_rest(first);
-    crowd_rest(first);
-    ck_assert(!first->crowd.batch);
-    ck_assert_uint_eq(atomic_load(&shared.busy), 1);
-    found(second, 1);
-    ck_assert(!second->crowd.batch);
-}
-END_TEST
-
-START_TEST(a_client_that_thinks_is_not_busy)
-{
-    for (int i = 0; i < TRIES && !first->crowd.busy; i++)
-        found(first, 1);
-    (void)spin_begin(first);
-    first->spin.since_ns -= 1000000000;
-    crowd_found(first, 1);
-    ck_assert_uint_eq(atomic_load(&shared.busy), 0);
-}
-END_TEST
-
-START_TEST(several_clients_of_a_host_at_a_time)
-{
-    first->hosting = true;
-    for (int i = 0; i < 100; i++) {
-        found(first, 1);
-        ck_assert(!first->crowd.batch);
-    }
-    for (int i = 0; i < 100; i++)
-        found(first, 2);
-    ck_assert(first->crowd.batch);
-    for (int i = 0; i < 100; i++)
-        found(first, 1);
-    ck_assert(!first->crowd.batch);
-    ck_assert_uint_eq(atomic_load(&shared.busy), 0);
-}
-END_TEST
-
-START_TEST(a_policy_from_outside_is_kept)
-{
-    first->hosting = true;
-    first->crowd.fixed = true;
-    for (int i = 0; i < 100; i++)
-        crowd_found(first, 10);
-    ck_assert(!first->crowd.batch);
-}
-END_TEST
-
 int main(void)
 {
     TCase *tests = tcase_create("spin");
@@ -212,10 +140,6 @@ int main(void)
     tcase_add_test(tests, a_spin_in_vain_ends);
     tcase_add_test(tests, a_spin_that_was_worth_it_brings_trust_back);
     tcase_add_test(tests, nobody_spins_on_one_processor);
-    tcase_add_test(tests, more_busy_processes_than_processors);
-    tcase_add_test(tests, a_client_that_thinks_is_not_busy);
-    tcase_add_test(tests, several_clients_of_a_host_at_a_time);
-    tcase_add_test(tests, a_policy_from_outside_is_kept);
 
     Suite *suite = suite_create("backend");
     suite_add_tcase(suite, tests);
