@@ -42,6 +42,16 @@ disk_on() {
     mounted=yes
 }
 
+# A stop is noticed by one thread, which then tells the others, and on a busy machine that takes its time. What one of
+# them still wrote and answered while the image is copied would be lost by the copy.
+disk_stopped() {
+    local task line
+    for task in /proc/"$disk_pid"/task/*; do
+        read -r line 2>/dev/null <"$task/stat" || continue
+        [[ ${line##*) } == T* ]] || return 1
+    done
+}
+
 disk_free() { umount disk 2>/dev/null; ! mountpoint -q disk; }
 device_free() { fusermount3 -u device 2>/dev/null || umount device/nbd 2>/dev/null || umount device 2>/dev/null; gone "$device_pid"; }
 
@@ -75,6 +85,7 @@ for ((round = 1; round <= rounds; round++)); do
     sleep "$((RANDOM % 2)).$((RANDOM % 10))$((RANDOM % 10))"
     mapfile -t everyone < <(children "$server_pid")
     kill -STOP "$disk_pid"
+    wait_until 60 disk_stopped || fail "round $round: the disk does not stop"
     cp --sparse=always "$images/disk" "$images/after"
     # What waits for the disk dies when the disk goes on, without having told anybody anything.
     kill -KILL "$server_pid" "${everyone[@]}" 2>/dev/null
