@@ -112,9 +112,11 @@ static bool watch(Host *host, int operation, int fd, uint32_t events, void *tag)
     return epoll_ctl(host->epoll_fd, operation, fd, &event) == 0;
 }
 
+/* `wanted` after a send that was told to try again: armed anew each time, because room that is there already is no
+ * edge, and nobody would tell of it. */
 static void watch_output(Host *host, Client *client, bool wanted)
 {
-    if (client->watches_output == wanted)
+    if (!client->watches_output && !wanted)
         return;
     client->watches_output = wanted;
     uint32_t events = EPOLLIN | EPOLLRDHUP | EPOLLET | (wanted ? (uint32_t)EPOLLOUT : 0);
