@@ -48,11 +48,13 @@ static uint64_t take_number(char **text)
     return line != NULL ? strtoull(line, NULL, 10) : 0;
 }
 
-static void read_info(int fd, PidInfo *info)
+static Status read_info(char *path, int fd, PidInfo *info)
 {
     char bytes[PIDFILE_SIZE_MAX + 1];
-    ssize_t got = pread(fd, bytes, PIDFILE_SIZE_MAX, 0);
-    bytes[got > 0 ? got : 0] = '\0';
+    size_t got;
+    RETURN_IF_FAILED(
+        file_read_some(&(File){.fd = fd, .path = path}, 0, bytes, PIDFILE_SIZE_MAX, &got));
+    bytes[got] = '\0';
     char *text = bytes;
     info->pid = (int)take_number(&text);
     take_line(&text, info->unix_uri, sizeof info->unix_uri);
@@ -61,12 +63,14 @@ static void read_info(int fd, PidInfo *info)
     take_line(&text, info->state, sizeof info->state);
     take_line(&text, info->version, sizeof info->version);
     info->crash_restarts = (uint32_t)take_number(&text);
+    return AIDB_OK;
 }
 
-static Status report_locked(const char *directory, int fd)
+static Status report_locked(const char *directory, const PidFile *file, int fd)
 {
     PidInfo info = {0};
-    read_info(fd, &info);
+    if (read_info(file->path, fd, &info) != AIDB_OK)
+        status_clear();
     const char *uri = info.unix_uri[0] != '\0' ? info.unix_uri : info.tcp_uri;
     if (info.pid <= 0) {
         (void)status_set(AIDB_LOCKED, "%s is in use by another process", directory);
@@ -108,7 +112,7 @@ static Status try_lock(const char *directory, PidFile *file, bool *again)
     struct stat locked, named;
     Status status = AIDB_OK;
     if (!lock_now(fd))
-        status = errno == EWOULDBLOCK ? report_locked(directory, fd)
+        status = errno == EWOULDBLOCK ? report_locked(directory, file, fd)
                                       : status_set_errno(errno, "could not lock %s", file->path);
     else if (fstat(fd, &locked) != 0)
         status = status_set_errno(errno, "could not look at %s", file->path);
@@ -189,7 +193,7 @@ Status pidfile_read(const char *directory, PidInfo *info, bool *held)
                      ? status_set(AIDB_NOT_FOUND, "%s does not exist", path)
                      : status_set_errno(errno, "could not open %s", path);
     } else {
-        read_info(fd, info);
+        status = read_info(path, fd, info);
         /* A shared lock is refused only while somebody holds the exclusive one. */
         *held = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
         close(fd);

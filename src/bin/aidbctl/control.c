@@ -227,7 +227,11 @@ static int signal_server(const char *directory, int signal_number, Holder *holde
             ctl_error("no server runs on %s", directory);
         return CTL_ERROR;
     }
-    if (holder->info.pid <= 1 || kill(holder->info.pid, signal_number) != 0) {
+    if (holder->info.pid <= 1) {
+        ctl_error("%s/postmaster.pid does not tell the server's process", directory);
+        return CTL_ERROR;
+    }
+    if (kill(holder->info.pid, signal_number) != 0) {
         ctl_error("could not signal process %d: %s", holder->info.pid, strerror(errno));
         return CTL_ERROR;
     }

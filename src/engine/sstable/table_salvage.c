@@ -618,6 +618,8 @@ out:
 
 static Slice piece_bound(const TableSalvage *s, const Piece *piece)
 {
+    if (piece->bound_size == 0) /* perhaps the only one, and then `bounds` has no memory */
+        return slice_make("", 0);
     return slice_make(s->bounds.data + piece->bound_at, piece->bound_size);
 }
 
