@@ -22,6 +22,7 @@ torture() {
     if [ "$code" = 0 ]; then
         pass "${out##*$'\n'}"
     else
-        fail "$campaign $*" "$out" "$err"
+        local reason=${err##*FAILED }
+        fail "$campaign $*: ${reason%%$'\n'*}" "$out" "$err"
     fi
 }
