@@ -108,7 +108,7 @@ static void read_table(TableReader *reader, const TableInfo *info, bool readahea
     Iter *iter;
     Buffer key = {0};
     uint32_t steps = 0;
-    if (table_iter_create(reader, info, readahead, &iter) != AIDB_OK)
+    if (table_iter_create(reader, info, readahead ? TABLE_READAHEAD_JOB : 0, &iter) != AIDB_OK)
         return;
     Status status = iter->ops->seek_first(iter);
     for (; status == AIDB_OK && iter->valid; status = iter->ops->next(iter)) {

@@ -20,7 +20,7 @@
 #define LONG_STOPS 5u /* rounds from which on processes sleep for half a minute or one */
 
 /* Writers that wait keep nothing but what they were asked to write. Sanitizers keep freed memory for long. */
-#define PRIVATE_MAX  (64u << 20)
+#define PRIVATE_MAX  (24u << 20)
 #define VERIFY_EVERY 4u /* rounds in which files are verified meanwhile */
 
 /* ---- campaigns ---------------------------------------------------------------------------------- */

@@ -155,7 +155,7 @@ static Status dump_ranges(TableReader *reader, const TableInfo *info, const Dump
 static Status dump_entries(TableReader *reader, const TableInfo *info, const DumpOptions *options)
 {
     Iter *iter;
-    RETURN_IF_FAILED(table_iter_create(reader, info, true, &iter));
+    RETURN_IF_FAILED(table_iter_create(reader, info, TABLE_READAHEAD_JOB, &iter));
     Status status = options->from != NULL
                         ? iter->ops->seek(iter, slice_from_string(options->from), LSN_MAX)
                         : iter->ops->seek_first(iter);

@@ -41,6 +41,8 @@
 #define PACE_ENTRIES 512u
 #define PACE_BYTES   (256u << 10)
 #define SLEEP_MS     10
+#define WINDOWS_SIZE (8u << 20) /* what a merge has read ahead, of all its sources */
+#define WINDOW_MIN   (16u << 10)
 
 typedef struct Output {
     TableInfo info;
@@ -712,6 +714,7 @@ typedef struct RunIter {
     FileMeta *const *files;
     uint32_t count;
     uint32_t index; /* of the file after the open one */
+    uint32_t readahead;
     Iter *table;
 } RunIter;
 
@@ -729,7 +732,7 @@ static Status run_settle(RunIter *run)
         if (run->index == run->count)
             return AIDB_OK;
         const TableInfo *info = &run->files[run->index++]->info;
-        RETURN_IF_FAILED(table_iter_create(run->reader, info, true, &run->table));
+        RETURN_IF_FAILED(table_iter_create(run->reader, info, run->readahead, &run->table));
         RETURN_IF_FAILED(run->table->ops->seek_first(run->table));
     }
 }
@@ -783,7 +786,7 @@ static const IterOps run_ops = {
 };
 
 static Status run_iter_create(TableReader *reader, FileMeta *const *files, uint32_t count,
-                              Iter **iter)
+                              uint32_t readahead, Iter **iter)
 {
     RunIter *run = calloc(1, sizeof *run);
     *iter = NULL;
@@ -793,19 +796,32 @@ static Status run_iter_create(TableReader *reader, FileMeta *const *files, uint3
     run->reader = reader;
     run->files = files;
     run->count = count;
+    run->readahead = readahead;
     *iter = &run->base;
     return AIDB_OK;
+}
+
+/* Where flushes came faster than compactions, level 0 has hundreds of files, and each is read at once. */
+static uint32_t readahead_of_each(size_t sources)
+{
+    size_t share = WINDOWS_SIZE / (sources > 0 ? sources : 1);
+    if (share > TABLE_READAHEAD_JOB)
+        return TABLE_READAHEAD_JOB;
+    return share < WINDOW_MIN ? WINDOW_MIN : (uint32_t)share;
 }
 
 /* One source for each file of level 0, one for each run of a level below. */
 static Status open_sources(const JobContext *context, const Pick *pick, Iter **sources,
                            size_t *count)
 {
+    size_t most =
+        (pick->level == 0 ? pick->counts[0] : pick->counts[0] > 0) + (pick->counts[1] > 0);
+    uint32_t readahead = readahead_of_each(most);
     for (int part = 0; part < 2; part++) {
         uint32_t step = part == 0 && pick->level == 0 ? 1 : pick->counts[part];
         for (uint32_t i = 0; i < pick->counts[part]; i += step) {
-            RETURN_IF_FAILED(
-                run_iter_create(context->reader, &pick->inputs[part][i], step, &sources[*count]));
+            RETURN_IF_FAILED(run_iter_create(context->reader, &pick->inputs[part][i], step,
+                                             readahead, &sources[*count]));
             (*count)++;
         }
     }

@@ -26,7 +26,7 @@ typedef struct LevelIter {
     uint32_t count;
     uint32_t index; /* of the open table */
     Iter *table;    /* NULL: none open */
-    bool readahead;
+    uint32_t readahead;
 } LevelIter;
 
 static void level_take(LevelIter *iter)
@@ -159,7 +159,7 @@ static void level_destroy(Iter *base)
 }
 
 static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t count,
-                                bool readahead, Iter **out)
+                                uint32_t readahead, Iter **out)
 {
     static const IterOps ops = {
         .seek_first = level_seek_first,
@@ -254,7 +254,8 @@ static bool in_range(const FileMeta *file, const DbScan *scan)
     return scan->to.size == 0 || slice_compare(file->smallest, scan->to) < 0;
 }
 
-static Status sources_open(Session *session, const DbScan *scan, bool long_scan, Sources *sources)
+static Status sources_open(Session *session, const DbScan *scan, uint32_t readahead,
+                           Sources *sources)
 {
     const ReadView *view = session->view;
     RETURN_IF_FAILED(add_memtable(sources, view->active, session->read_lsn));
@@ -267,7 +268,7 @@ static Status sources_open(Session *session, const DbScan *scan, bool long_scan,
             continue;
         RETURN_IF_FAILED(add_table_ranges(session, sources, file));
         Iter *iter;
-        RETURN_IF_FAILED(table_iter_create(&session->reader, &file->info, long_scan, &iter));
+        RETURN_IF_FAILED(table_iter_create(&session->reader, &file->info, readahead, &iter));
         RETURN_IF_FAILED(sources_add(sources, iter));
     }
     for (int level = 1; level < LEVELS; level++) {
@@ -284,7 +285,7 @@ static Status sources_open(Session *session, const DbScan *scan, bool long_scan,
             continue;
         Iter *iter;
         RETURN_IF_FAILED(
-            level_iter_create(&session->reader, files + first, end - first, long_scan, &iter));
+            level_iter_create(&session->reader, files + first, end - first, readahead, &iter));
         RETURN_IF_FAILED(sources_add(sources, iter));
     }
     size_t count = sources->count;
@@ -477,7 +478,7 @@ static Status sources_ready(Session *session, const DbScan *scan, DbCursor *curs
     cursor->generation = session->view->generation;
     cursor->long_scan = long_scan;
     slot_count(session->slot, STAT_SCANS, 1);
-    return sources_open(session, scan, long_scan, &cursor->sources);
+    return sources_open(session, scan, long_scan ? TABLE_READAHEAD_SCAN : 0, &cursor->sources);
 }
 
 Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,

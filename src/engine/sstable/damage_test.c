@@ -90,7 +90,7 @@ static Status read_table(const Sample *sample, bool all_gets)
         test_expect(slice_equal(fragments.items[i].from, sample->fragments[i].from) &&
                         slice_equal(fragments.items[i].to, sample->fragments[i].to),
                     "range tombstone %zu has other bounds", i);
-    OUT_IF_FAILED(table_iter_create(&reader, &info, true, &iter));
+    OUT_IF_FAILED(table_iter_create(&reader, &info, TABLE_READAHEAD_JOB, &iter));
     OUT_IF_FAILED(iter->ops->seek_first(iter));
     while (iter->valid) {
         const Entry *expected = &sample->model.entries[place];
@@ -357,7 +357,7 @@ static Status get_entry(Parts *parts, const Entry *wanted)
 static Status seek_entry(Parts *parts, const Entry *wanted)
 {
     Iter *iter;
-    OK(table_iter_create(&parts->reader, &parts->sample->info, false, &iter));
+    OK(table_iter_create(&parts->reader, &parts->sample->info, 0, &iter));
     Status status = iter->ops->seek(iter, wanted->key, wanted->lsn);
     iter_destroy(iter);
     return status;

@@ -202,7 +202,8 @@ static void check_iterator(TableReader *reader, const TableInfo *info, const Mod
     Iter *iter;
     if (reader->cache != NULL)
         epoch_enter(reader->epochs, reader->slot);
-    OK(table_iter_create(reader, info, readahead, &iter));
+    uint32_t ahead = reader->cache != NULL ? TABLE_READAHEAD_SCAN : TABLE_READAHEAD_JOB;
+    OK(table_iter_create(reader, info, readahead ? ahead : 0, &iter));
     ck_assert(!iter->valid);
     size_t place = 0;
     OK(iter->ops->seek_first(iter));
@@ -472,7 +473,7 @@ START_TEST(walking_keeps_no_blocks)
                 .files = files, .cache = cache.cache, .epochs = &cache.epochs, .slot = cache.slot};
             epoch_enter(&cache.epochs, cache.slot);
             Iter *iter;
-            OK(table_iter_create(&reader, &info, false, &iter));
+            OK(table_iter_create(&reader, &info, 0, &iter));
             size_t seen = 0;
             for (OK(iter->ops->seek_first(iter)); iter->valid; OK(iter->ops->next(iter)))
                 ck_assert(entry_equal(&iter->entry, &model.entries[seen++]));
@@ -579,7 +580,7 @@ static void *read_randomly(void *arg)
             reading->problem = "get";
         if (i % 16 == 0) {
             Iter *iter;
-            bool good = table_iter_create(&reader, reading->info, i % 32 == 0, &iter) == AIDB_OK &&
+            bool good = table_iter_create(&reader, reading->info, i % 32 == 0 ? TABLE_READAHEAD_SCAN : 0, &iter) == AIDB_OK &&
                         iter->ops->seek(iter, expected->key, expected->lsn) == AIDB_OK;
             for (int n = 0; good && n < 100 && place < model->count; n++, place++)
                 good = iter->valid && entry_equal(&iter->entry, &model->entries[place]) &&
@@ -617,7 +618,7 @@ START_TEST(scans_read_ahead_in_proportion)
                 .files = files, .cache = cache.cache, .epochs = &cache.epochs, .slot = cache.slot};
             epoch_enter(&cache.epochs, cache.slot);
             Iter *iter;
-            OK(table_iter_create(&reader, &info, false, &iter));
+            OK(table_iter_create(&reader, &info, 0, &iter));
             const Entry *entry = &model.entries[0]; /* brings the index */
             OK(iter->ops->seek(iter, entry->key, entry->lsn));
             uint64_t before = slot_stat_sum(&cache.slots, STAT_BLOCK_READ_BYTES), walked = 0;

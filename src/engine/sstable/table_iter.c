@@ -15,14 +15,11 @@
 
 #include <stdlib.h>
 
-#define READAHEAD_SCAN (32u << 10)
-#define READAHEAD_JOB  (256u << 10)
-
 typedef struct TableIter {
     Iter base;
     TableReader *reader;
     const TableInfo *info;
-    bool readahead;
+    uint32_t readahead;
 
     bool opened;      /* top or, with one level, leaf was read */
     bool leaf_loaded; /* `leaf` is the partition at top_position */
@@ -118,12 +115,12 @@ static Status reload_index(TableIter *it)
 /* As much as was walked over so far in this direction, so that not much more is read than asked for. */
 static uint32_t readahead_size(const TableIter *it, uint32_t block_size)
 {
-    if (it->readahead)
-        return it->reader->cache != NULL ? READAHEAD_SCAN : READAHEAD_JOB;
+    if (it->readahead > 0)
+        return it->readahead;
     if (it->run < 2)
         return 0;
     uint64_t walked = (uint64_t)it->run * block_size;
-    return walked < READAHEAD_SCAN ? (uint32_t)walked : READAHEAD_SCAN;
+    return walked < TABLE_READAHEAD_SCAN ? (uint32_t)walked : TABLE_READAHEAD_SCAN;
 }
 
 /* Reads the data block at an entry of the leaf. */
@@ -142,7 +139,7 @@ static Status load_block(TableIter *it, uint32_t position)
                       .own = &it->data_buffer,
                       .readahead = readahead,
                       .backward = it->backward,
-                      .passing = it->readahead};
+                      .passing = it->readahead > 0};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!block_cursor_init(&it->cursor, payload))
@@ -314,7 +311,7 @@ static Status resume(Iter *iter)
         return AIDB_OK;
     iter->valid = false;
     BlockRead read = {
-        .kind = BLOCK_DATA, .handle = it->block, .own = &it->data_buffer, .passing = it->readahead};
+        .kind = BLOCK_DATA, .handle = it->block, .own = &it->data_buffer, .passing = it->readahead > 0};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!block_cursor_rebase(&it->cursor, payload))
@@ -332,7 +329,7 @@ static void destroy(Iter *iter)
     free(it);
 }
 
-Status table_iter_create(TableReader *reader, const TableInfo *info, bool readahead, Iter **iter)
+Status table_iter_create(TableReader *reader, const TableInfo *info, uint32_t readahead, Iter **iter)
 {
     static const IterOps ops = {.seek_first = seek_first,
                                 .seek_last = seek_last,
