@@ -75,6 +75,8 @@ Status backend_client_send(int channel, const BackendClient *client) MUST_CHECK;
 
 /* Whether SIGTERM has come since the process began to serve. */
 bool backend_told_to_end(void);
+/* As if SIGTERM had come. */
+void backend_end_soon(void);
 
 /* A cancel request for a client of the process; the signal's value is the client's slot. */
 #define SIGNAL_CANCEL SIGRTMIN

@@ -177,6 +177,11 @@ static void take_clients(Host *host)
             server_log(LOG_LEVEL_ERROR, "could not serve %.64s: %s", told.peer, status_message());
             give_slot_back(host, told.slot);
         } else {
+            /* The postmaster has no more for this process, which it could not watch. */
+            if (status == AIDB_CLOSED) {
+                (void)watch(host, EPOLL_CTL_DEL, host->channel, 0, NULL);
+                backend_end_soon();
+            }
             return;
         }
     }
@@ -526,6 +531,9 @@ static void end_all(Host *host)
             end_helper(host, client); /* joins: threads give up at the interrupt */
         }
         (void)status_set(AIDB_FAILED, "the store has failed and is being recovered");
+        /* A thread's write may have been carried out meanwhile; nobody waits for its durability any more. */
+        if (client->backend.settle_end != 0)
+            session_settled(&client->backend, AIDB_FAILED);
         backend_fatal(&client->backend, AIDB_FAILED);
         (void)session_send(&client->backend);
         end_client(host, client);

@@ -26,6 +26,11 @@ bool backend_told_to_end(void)
     return told_to_end != 0;
 }
 
+void backend_end_soon(void)
+{
+    told_to_end = 1;
+}
+
 static void interrupt_running(BackendProcess *process, bool timed_out, uint32_t bits)
 {
     Backend *running = atomic_load(&process->running);

@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -186,7 +187,8 @@ static void compact_input(Backend *backend)
     memmove(backend->input.data, backend->input.data + backend->taken, rest);
     backend->input.size = rest;
     backend->taken = 0;
-    if (backend->drawn > 0 && rest < LARGE_REQUEST) {
+    if (backend->drawn > 0) {
+        /* The request that drew it has been taken; the next large one draws its own. */
         atomic_fetch_sub(&backend->shared->request_memory_used, backend->drawn);
         backend->drawn = 0;
         if (rest == 0)
@@ -436,13 +438,15 @@ Want session_send(Backend *backend)
 
 void session_idle(Backend *backend)
 {
-    if (!backend->greeted || backend->drawn > 0 || backend->input.size != backend->taken)
+    if (!backend->greeted)
+        return;
+    compact_input(backend);
+    if (backend->drawn > 0 || backend->input.size != 0)
         return;
     /* A cancel request that comes now has nothing to cancel. */
     if (atomic_load_explicit(&backend->slot->interrupt, memory_order_relaxed) != 0)
         atomic_fetch_and(&backend->slot->interrupt, ~SLOT_INTERRUPT_CANCEL);
     backend_activity(backend, "idle");
-    backend->taken = 0;
     give_buffer(backend, &backend->input);
     give_buffer(backend, &backend->output);
 }
@@ -486,9 +490,16 @@ static void check_stall(Backend *backend, uint64_t since_ns, uint64_t limit_ms, 
     backend->gone = true;
 }
 
+static bool has_room(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLOUT};
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLOUT) != 0;
+}
+
 void session_check_time(Backend *backend, Want want)
 {
-    if (want == WANT_OUTPUT)
+    /* Who has taken some while this process was busy with others is sent more first. */
+    if (want == WANT_OUTPUT && !has_room(backend->fd))
         check_stall(backend, backend->sending_since_ns, send_limit_ms(backend),
                     backend->closing ? "it did not take the last reply" : "it took no replies");
     if (want != WANT_INPUT)

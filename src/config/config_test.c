@@ -454,6 +454,14 @@ START_TEST(pid_file_locks_and_tells)
     pidfile_release(&second);
     ck_assert_int_ne(access(path, F_OK), 0);
 
+    /* Whose file was replaced by another's leaves that one. */
+    ck_assert_int_eq(pidfile_lock(directory, &file), AIDB_OK);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(pidfile_lock(directory, &second), AIDB_OK);
+    pidfile_release(&file);
+    ck_assert_int_eq(pidfile_lock(directory, &file), AIDB_LOCKED);
+    pidfile_release(&second);
+
     FILE *garbage = fopen(path, "w");
     ck_assert_ptr_nonnull(garbage);
     fputs("no number", garbage);

@@ -99,6 +99,14 @@ static bool lock_now(int fd)
     return false;
 }
 
+/* Whether the file that is open is the one of that name. */
+static bool is_named(const PidFile *file)
+{
+    struct stat open, named;
+    return fstat(file->fd, &open) == 0 && stat(file->path, &named) == 0 &&
+           named.st_ino == open.st_ino && named.st_dev == open.st_dev;
+}
+
 /* Opens and locks once. *again: the file was replaced meanwhile. */
 static Status try_lock(const char *directory, PidFile *file, bool *again)
 {
@@ -109,16 +117,12 @@ static Status try_lock(const char *directory, PidFile *file, bool *again)
             return status_set(AIDB_NO_DATABASE, "there is no directory %s", directory);
         return status_set_errno(errno, "could not open %s", file->path);
     }
-    struct stat locked, named;
     Status status = AIDB_OK;
     if (!lock_now(fd))
         status = errno == EWOULDBLOCK ? report_locked(directory, file, fd)
                                       : status_set_errno(errno, "could not lock %s", file->path);
-    else if (fstat(fd, &locked) != 0)
-        status = status_set_errno(errno, "could not look at %s", file->path);
-    else if (stat(file->path, &named) != 0 || named.st_ino != locked.st_ino ||
-             named.st_dev != locked.st_dev)
-        *again = true;
+    else
+        *again = !is_named(&(PidFile){.fd = fd, .path = file->path});
     if (status != AIDB_OK || *again)
         close(fd);
     else
@@ -165,7 +169,8 @@ Status pidfile_write(const PidFile *file, const PidInfo *info)
 
 void pidfile_release(PidFile *file)
 {
-    if (file->fd >= 0)
+    /* When the directory was replaced meanwhile, the file of that name is somebody else's. */
+    if (file->fd >= 0 && is_named(file))
         unlink(file->path);
     pidfile_forget(file);
 }

@@ -248,8 +248,11 @@ Status postmaster_serve(Postmaster *postmaster, uint32_t slot, const Pending *pe
     else if (child->pid == 0 && !start_server(postmaster, slot, SLOT_BACKEND, child_backend))
         return status_set(AIDB_NO_MEMORY, "the server could not start a process");
     if (server == 0 ||
-        backend_client_send(postmaster->children[server].channel, &client) != AIDB_OK)
+        backend_client_send(postmaster->children[server].channel, &client) != AIDB_OK) {
+        if (server == slot)
+            close_channel(postmaster, child); /* without a client it ends */
         return status_set(AIDB_BUSY, "no process can take the connection at the moment");
+    }
     child->stuck_since_ns = 0;
     set_spare(postmaster, child, false);
     if (server != slot) {
@@ -957,12 +960,15 @@ static Status begin(Postmaster *postmaster, const char *directory)
 {
     RETURN_IF_FAILED(check_directory(postmaster, directory));
     RETURN_IF_FAILED(read_config(postmaster));
-    RETURN_IF_FAILED(pidfile_lock(postmaster->directory, &postmaster->pid_file));
-    RETURN_IF_FAILED(server_log_open(postmaster->directory, &postmaster->config.server));
     postmaster->pid = getpid();
-    postmaster->pid_info.pid = (int)postmaster->pid;
-    postmaster->pid_info.started = port_realtime_us() / 1000000u;
-    snprintf(postmaster->pid_info.version, sizeof postmaster->pid_info.version, "%s", AIDB_VERSION);
+    postmaster->pid_info = (PidInfo){.pid = (int)postmaster->pid,
+                                     .started = port_realtime_us() / 1000000u,
+                                     .state = "starting",
+                                     .version = AIDB_VERSION};
+    RETURN_IF_FAILED(pidfile_lock(postmaster->directory, &postmaster->pid_file));
+    /* At once: what a server that was killed left there names a process that may be anybody's by now. */
+    RETURN_IF_FAILED(pidfile_write(&postmaster->pid_file, &postmaster->pid_info));
+    RETURN_IF_FAILED(server_log_open(postmaster->directory, &postmaster->config.server));
     server_log(LOG_LEVEL_INFO, "AiDb %s starts on %s as process %d", AIDB_VERSION,
                postmaster->directory, (int)postmaster->pid);
     if (geteuid() == 0)

@@ -527,7 +527,8 @@ Status db_compact(Session *session, Slice from, Slice to)
     }
     if (offered)
         end_offer(session);
-    return status == AIDB_OK ? remove_dead_tables(session) : status;
+    Status removed = remove_dead_tables(session);
+    return removed != AIDB_OK ? removed : status;
 }
 
 Status db_compact_wait(Session *session)
@@ -565,9 +566,11 @@ static Status compactor_step(Session *session, int *wait_ms)
     Status status = compact_once(session, NULL, &did);
     if (status == AIDB_BUSY)
         status = AIDB_OK; /* when another has ended */
-    /* Also when there is more to do at once: under steady writes there always is. */
-    if (status == AIDB_OK)
-        status = remove_dead_tables(session);
+    /* Also when there is more to do at once, as under steady writes there always is, and when the disk had no room for it:
+     * readers may have kept the last one's inputs until now. */
+    Status removed = remove_dead_tables(session);
+    if (removed != AIDB_OK)
+        status = removed;
     *wait_ms = status != AIDB_OK ? RETRY_MS : did ? 0 : IDLE_MS;
     return status == AIDB_CANCELED ? AIDB_OK : status;
 }

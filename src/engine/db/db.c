@@ -110,6 +110,18 @@ bool db_exists(const char *directory)
     return exists;
 }
 
+/* The first recovery of a new database would remove tables that nothing names. */
+static Status refuse_table(void *arg, const char *name)
+{
+    uint64_t number;
+    if (!table_name_parse(name, &number))
+        return AIDB_OK;
+    (void)status_set(AIDB_EXISTS, "directory \"%s\" holds tables of a database, but no CURRENT",
+                     (const char *)arg);
+    status_hint("`aidbctl repair` makes a new database of what can be read.");
+    return AIDB_EXISTS;
+}
+
 Status db_create(const char *directory, const EngineOptions *options)
 {
     if (db_exists(directory))
@@ -126,6 +138,7 @@ Status db_create(const char *directory, const EngineOptions *options)
         goto out;
     }
     OUT_IF_FAILED(directory_create(sst));
+    OUT_IF_FAILED(directory_list(sst, refuse_table, (void *)(uintptr_t)directory));
     OUT_IF_FAILED(directory_create(wal));
     WalOptions wal_options = {.directory = wal,
                               .segment_size = identity.wal_segment_size,

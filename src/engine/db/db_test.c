@@ -8,7 +8,9 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NUMBERS 3000 /* keys of tests that need tables of some size */
@@ -262,6 +264,60 @@ START_TEST(a_busy_compactor_removes_what_it_replaced)
 }
 END_TEST
 
+/* The disk may have no room for the next compaction because of what the last one replaced. */
+START_TEST(a_compactor_that_fails_removes_what_was_replaced)
+{
+    Store store;
+    store_create(&store, 84);
+    int wait_ms = 0;
+    for (uint32_t i = 0; i < 6; i++) {
+        put_numbers(&store, i, 3);
+        ok(db_flush(store.client));
+    }
+    uint64_t at;
+    ok(db_read_begin(store.client, DB_NOW, &at));
+    ok(db_step(store.compactor, &wait_ms));
+    ck_assert_uint_gt(table_files(&store), tables_in_use(&store)); /* for the reader */
+    db_read_end(store.client);
+    for (uint32_t i = 0; i < 12; i++) {
+        put_numbers(&store, i, 3);
+        ok(db_flush(store.client));
+    }
+    const VersionSet *versions = &store.db->shared->versions;
+    char name[TABLE_NAME_SIZE], path[4200];
+    table_name(TABLE_NUMBER(versions->term, atomic_load(&versions->next_number)), name);
+    snprintf(path, sizeof path, "%s/sst/%s", store.directory, name);
+    ck_assert_int_eq(mkdir(path, 0700), 0); /* in the way of its output */
+    ck_assert_int_ne(db_step(store.compactor, &wait_ms), AIDB_OK);
+    ck_assert_int_eq(rmdir(path), 0);
+    ck_assert_uint_eq(table_files(&store), tables_in_use(&store));
+    store_destroy(&store);
+}
+END_TEST
+
+/* A new database in their place would remove tables that can be repaired. */
+START_TEST(nothing_is_made_over_tables)
+{
+    Store store;
+    store_create(&store, 85);
+    put_numbers(&store, 1, 3);
+    ok(db_flush(store.client));
+    store_close(&store, true);
+    char command[9000];
+    snprintf(command, sizeof command, "rm %s/CURRENT %s/MANIFEST-* %s/wal/*", store.directory,
+             store.directory, store.directory);
+    ck_assert_int_eq(system(command), 0);
+    uint32_t before = table_files(&store);
+    ck_assert_int_eq(db_create(store.directory, &store.options), AIDB_EXISTS);
+    ck_assert_uint_eq(table_files(&store), before);
+    snprintf(command, sizeof command, "rm %s/sst/*", store.directory);
+    ck_assert_int_eq(system(command), 0);
+    ok(db_create(store.directory, &store.options));
+    store_open(&store);
+    store_destroy(&store);
+}
+END_TEST
+
 /* A compactor keeps no table open that it did away with, whoever unlinks it. */
 START_TEST(inputs_are_closed)
 {
@@ -400,6 +456,8 @@ int main(void)
     tcase_add_test(promises, compactors_take_part);
     tcase_add_test(promises, inputs_are_closed);
     tcase_add_test(promises, a_busy_compactor_removes_what_it_replaced);
+    tcase_add_test(promises, a_compactor_that_fails_removes_what_was_replaced);
+    tcase_add_test(promises, nothing_is_made_over_tables);
     tcase_add_test(promises, a_scan_over_deleted_keys_is_canceled);
     tcase_add_test(promises, options_that_do_not_fit_are_refused);
     tcase_add_test(promises, properties_are_there);

@@ -5,6 +5,7 @@
 
 #include "engine/wal/test_store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -110,6 +111,48 @@ START_TEST(test_recovery_fails)
         }
         ck_assert_int_gt(failures, 15);
     }
+}
+END_TEST
+
+static uint32_t count_files(const char *directory)
+{
+    DIR *folder = opendir(directory);
+    ck_assert_ptr_nonnull(folder);
+    uint32_t count = 0;
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* Where the disk is full, a start that fails must not take more room each time. */
+START_TEST(test_failed_recoveries_take_no_more_room)
+{
+    TestStore store;
+    test_store_make(&store, SEGMENT, RING);
+    ck_ok(test_store_open(&store));
+    test_append_many(&store, 60);
+    uint64_t end = wal_copied(store.wal);
+    test_store_crash(&store);
+    uint32_t failures = 0, most = 0;
+    for (uint64_t round = 0; round < 40; round++) {
+        fault_set(FAULT_ERROR, 8 + round % 8);
+        Status status = test_store_open(&store);
+        fault_set(FAULT_NONE, 0);
+        if (status == AIDB_OK) {
+            test_store_crash(&store);
+            continue;
+        }
+        failures++;
+        uint32_t count = count_files(store.wal_directory);
+        most = count > most ? count : most;
+    }
+    ck_assert_uint_gt(failures, 30);
+    ck_assert_uint_le(most, 20); /* without limit it would be 85 */
+    ck_ok(test_store_open(&store));
+    ck_assert_uint_eq(store.last.end, end);
+    ck_assert_uint_eq(test_read_all(&store), 60);
+    test_store_remove(&store);
 }
 END_TEST
 
@@ -320,6 +363,7 @@ TCase *fault_cases(void)
     tcase_set_timeout(tests, 300); /* only against hanging */
     tcase_add_test(tests, test_each_call_fails);
     tcase_add_test(tests, test_recovery_fails);
+    tcase_add_test(tests, test_failed_recoveries_take_no_more_room);
     tcase_add_test(tests, test_failed_sync_is_final);
     tcase_add_test(tests, test_failed_large_record);
     tcase_add_test(tests, test_no_space_injected);

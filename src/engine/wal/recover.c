@@ -368,6 +368,25 @@ out:
     return status;
 }
 
+/* Removes what recoveries that did not end have left of their copies, before more room is taken: an unfinished file
+ * holds nothing that anybody was told of. */
+static Status remove_unfinished(Wal *wal)
+{
+    Catalog catalog;
+    RETURN_IF_FAILED(catalog_load(&wal->options, &catalog));
+    for (size_t i = 0; i < catalog.count; i++) {
+        const SegmentFile *file = &catalog.files[i];
+        if (file->state != HEADER_UNFINISHED)
+            continue;
+        char *path = segment_path(&wal->options, file->first_lsn, file->incarnation);
+        if (path != NULL && file_unlink(path) != AIDB_OK)
+            server_log(LOG_LEVEL_WARNING, "%s", status_message());
+        free(path);
+    }
+    catalog_deinit(&catalog);
+    return AIDB_OK;
+}
+
 static Status copy_end(Wal *wal, const LogEnd *log, Scan *scan, const WalStart *last,
                        uint32_t incarnation)
 {
@@ -526,6 +545,7 @@ Status wal_recover(Wal *wal, Slot *slot, WalRecovery *recovery)
                                recovery->from));
     FAILPOINT("recover.end_found");
     slot_enter(slot, SECTION_FLUSH);
+    OUT_IF_FAILED(remove_unfinished(wal));
     if (last != NULL)
         OUT_IF_FAILED(copy_end(wal, &log, &scan, last, recovery->incarnation));
     recovery->end = log.end;
