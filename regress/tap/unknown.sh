@@ -44,4 +44,27 @@ is "$(aidbsql -c 'GET before-1; COUNT PREFIX after-')" $'yes\n2' 'opened again i
 is "$(aidbsql -c 'COUNT PREFIX next')" 0 'and nothing from behind'
 exits 0 'and is written again' aidbsql -q -c 'PUT own again'
 exits 0 'verify finds no damage' aidbctl verify
+
+# Where clients share a process: a large write is carried out by a thread, and meanwhile the sync of another client's
+# write fails in the process.
+server_init shared --set backends=1
+server_start
+printf 'PUT large %s DURABILITY fsync;\n' "$(head -c 1500000 /dev/zero | tr '\0' x)" >large.sql
+for count in 1 2 3; do
+    exits 0 'what is acknowledged' aidbsql -q -c "PUT before-$count yes DURABILITY fsync"
+    aidbctl failpoint 'write.visible=sleep(1000)@1'
+    aidbsql -f large.sql >large.out 2>large.err &
+    large=$!
+    sleep 0.3
+    aidbctl failpoint 'wal.before_write=error(io)@1'
+    run aidbsql -c "PUT small yes DURABILITY fsync"
+    is "$code" 2 'a sync fails: the connection is lost'
+    wait "$large"
+    is $? 2 'so is that of a large write'
+    unlike "$(cat large.out)" 'OK' 'which is not acknowledged'
+    like "$(cat large.err)" 'the outcome of the write is not known' 'its outcome is not known'
+    wait_until 120 restarted $count
+    is $? 0 'the server resets'
+done
+aidbctl stop
 done_testing
