@@ -78,6 +78,56 @@ START_TEST(a_request_and_goodbye)
 }
 END_TEST
 
+/* Large requests give back the memory that they drew when they are answered, and not with the client's next
+ * request: the last of these ends within the room that there was. */
+START_TEST(answered_requests_hold_no_memory)
+{
+    static const size_t sizes[] = {20000, 40000, 70000, 140000, 300000};
+    Buffer bytes = {0};
+    const Message hello = {.type = MESSAGE_HELLO,
+                           .id = 1,
+                           .version = 1,
+                           .version_max = 1,
+                           .name = slice_from_string("x")};
+    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
+    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    static uint8_t value[300000], replies[65536];
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        Batch batch = {0};
+        ck_assert_int_eq(batch_put(&batch, slice_from_string("large"), slice_make(value, sizes[i])),
+                         AIDB_OK);
+        const Message write = {.type = MESSAGE_WRITE, .id = 2 + i, .ops = buffer_slice(&batch.ops)};
+        ck_assert_int_eq(message_encode(&bytes, &write), AIDB_OK);
+        batch_deinit(&batch);
+    }
+    int fd = connect_raw();
+    send_all(fd, bytes.data, bytes.size);
+    Client *other = connect_to(unix_uri);
+    Message reply, status = {.type = MESSAGE_PROPERTY, .name = slice_from_string("status")};
+    Message get = {.type = MESSAGE_GET, .key = slice_from_string("large")};
+    static const char line[] = "\nrequest_memory_used\t0\n";
+    bool done = false;
+    for (int i = 0; i < 2000 && !done; i++) {
+        nap();
+        call(other, &get, MESSAGE_VALUE, &reply);
+        done = reply.value.size == sizes[sizeof sizes / sizeof sizes[0] - 1];
+    }
+    ck_assert(done);
+    ck_assert_int_gt(recv(fd, replies, sizeof replies, 0), 0);
+    done = false;
+    for (int i = 0; i < 2000 && !done; i++) {
+        nap();
+        call(other, &status, MESSAGE_TEXT, &reply);
+        done = memmem(reply.text.data, reply.text.size, line, sizeof line - 1) != NULL;
+    }
+    ck_assert(done);
+    close(fd);
+    client_close(other);
+    buffer_deinit(&bytes);
+    assert_untouched();
+}
+END_TEST
+
 /* statement_timeout holds for a client that has long stopped taking replies when it is set. */
 START_TEST(a_new_limit_for_who_does_not_read)
 {
@@ -194,6 +244,7 @@ void add_byte_tests(TCase *tests)
 {
     tcase_add_test(tests, a_conversation_cut_at_every_byte);
     tcase_add_test(tests, a_request_and_goodbye);
+    tcase_add_test(tests, answered_requests_hold_no_memory);
     tcase_add_test(tests, a_new_limit_for_who_does_not_read);
     tcase_add_test(tests, mutated_conversations);
     tcase_add_loop_test(tests, garbage_is_refused, 0, sizeof GARBAGE / sizeof GARBAGE[0]);

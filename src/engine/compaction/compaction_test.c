@@ -74,7 +74,8 @@ static void print_level(Store *store, int level, char *out, size_t size)
     for (uint32_t i = 0; i < store->set->current->levels[level].count; i++) {
         const FileMeta *file = store->set->current->levels[level].files[i];
         Iter *iter;
-        ck_assert_int_eq(table_iter_create(&store->reader, &file->info, TABLE_READAHEAD_JOB, &iter), AIDB_OK);
+        ck_assert_int_eq(table_iter_create(&store->reader, &file->info, TABLE_READAHEAD_JOB, &iter),
+                         AIDB_OK);
         ck_assert_int_eq(iter->ops->seek_first(iter), AIDB_OK);
         while (iter->valid) {
             const Entry *entry = &iter->entry;

@@ -147,7 +147,8 @@ static void check_output(Store *store, const NewFile *file)
                      AIDB_OK);
     free(path);
     ck_assert_uint_gt(file->info.entries + file->info.range_deletes, 0);
-    ck_assert_int_eq(table_iter_create(&store->reader, &file->info, TABLE_READAHEAD_JOB, &iter), AIDB_OK);
+    ck_assert_int_eq(table_iter_create(&store->reader, &file->info, TABLE_READAHEAD_JOB, &iter),
+                     AIDB_OK);
     ck_assert_int_eq(iter->ops->seek_first(iter), AIDB_OK);
     while (iter->valid) {
         ck_assert(file_covers(&meta, iter->entry.key));

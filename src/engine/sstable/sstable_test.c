@@ -580,8 +580,10 @@ static void *read_randomly(void *arg)
             reading->problem = "get";
         if (i % 16 == 0) {
             Iter *iter;
-            bool good = table_iter_create(&reader, reading->info, i % 32 == 0 ? TABLE_READAHEAD_SCAN : 0, &iter) == AIDB_OK &&
-                        iter->ops->seek(iter, expected->key, expected->lsn) == AIDB_OK;
+            bool good =
+                table_iter_create(&reader, reading->info, i % 32 == 0 ? TABLE_READAHEAD_SCAN : 0,
+                                  &iter) == AIDB_OK &&
+                iter->ops->seek(iter, expected->key, expected->lsn) == AIDB_OK;
             for (int n = 0; good && n < 100 && place < model->count; n++, place++)
                 good = iter->valid && entry_equal(&iter->entry, &model->entries[place]) &&
                        iter->ops->next(iter) == AIDB_OK;

@@ -310,8 +310,10 @@ static Status resume(Iter *iter)
     if (!iter->valid || !it->data_buffer.framed)
         return AIDB_OK;
     iter->valid = false;
-    BlockRead read = {
-        .kind = BLOCK_DATA, .handle = it->block, .own = &it->data_buffer, .passing = it->readahead > 0};
+    BlockRead read = {.kind = BLOCK_DATA,
+                      .handle = it->block,
+                      .own = &it->data_buffer,
+                      .passing = it->readahead > 0};
     Slice payload;
     RETURN_IF_FAILED(table_block_read(it->reader, it->info, &read, &payload));
     if (!block_cursor_rebase(&it->cursor, payload))
@@ -329,7 +331,8 @@ static void destroy(Iter *iter)
     free(it);
 }
 
-Status table_iter_create(TableReader *reader, const TableInfo *info, uint32_t readahead, Iter **iter)
+Status table_iter_create(TableReader *reader, const TableInfo *info, uint32_t readahead,
+                         Iter **iter)
 {
     static const IterOps ops = {.seek_first = seek_first,
                                 .seek_last = seek_last,
