@@ -358,6 +358,38 @@ START_TEST(debts_follow_the_rate)
 }
 END_TEST
 
+/* Who acts for many comes again and again while memtables are full, and owes nothing for what was not written. */
+START_TEST(a_write_that_comes_again_owes_once)
+{
+    Store store;
+    store_create(&store, 31);
+    DbShared *shared = store.db->shared;
+    store.client->hosted = true;
+    uint8_t value[1000] = {0};
+    Status status = AIDB_OK;
+    for (uint32_t i = 0; i < 100000 && status == AIDB_OK; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_make(&i, sizeof i), slice_make(value, sizeof value)));
+        status = write_batch(&store, &batch, &commit);
+        batch_deinit(&batch);
+    }
+    ck_assert_int_eq(status, AIDB_BUSY); /* nobody flushes */
+    atomic_store(&shared->throttle_rate, 1u << 20);
+    atomic_store(&shared->throttle_next_ns, 0);
+    for (uint32_t i = 0; i < 100; i++) {
+        Batch batch = {0};
+        DbCommit commit;
+        ok(batch_put(&batch, slice_make(&i, sizeof i), slice_make(value, sizeof value)));
+        ck_assert_int_eq(write_batch(&store, &batch, &commit), AIDB_BUSY);
+        batch_deinit(&batch);
+    }
+    ck_assert_uint_eq(atomic_load(&shared->throttle_next_ns), 0);
+    store.client->hosted = false;
+    store_destroy(&store);
+}
+END_TEST
+
 /* Writes records that compress, the same each time, and flushes them. How large is the new table? */
 static uint64_t flushed_size(Store *store)
 {
@@ -420,6 +452,7 @@ TCase *write_cases(void)
     tcase_add_test(tests, a_flush_that_cannot_be_done_ends);
     tcase_add_test(tests, a_pool_in_pieces_is_joined);
     tcase_add_test(tests, debts_follow_the_rate);
+    tcase_add_test(tests, a_write_that_comes_again_owes_once);
     tcase_add_test(tests, flushes_hurry_for_writers);
     return tests;
 }
