@@ -102,9 +102,9 @@ static bool lock_now(int fd)
 /* Whether the file that is open is the one of that name. */
 static bool is_named(const PidFile *file)
 {
-    struct stat open, named;
-    return fstat(file->fd, &open) == 0 && stat(file->path, &named) == 0 &&
-           named.st_ino == open.st_ino && named.st_dev == open.st_dev;
+    struct stat held, named;
+    return fstat(file->fd, &held) == 0 && stat(file->path, &named) == 0 &&
+           named.st_ino == held.st_ino && named.st_dev == held.st_dev;
 }
 
 /* Opens and locks once. *again: the file was replaced meanwhile. */

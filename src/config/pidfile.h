@@ -43,7 +43,8 @@ void pidfile_release(PidFile *file);
 void pidfile_forget(PidFile *file);
 
 /* What the file says, and whether anybody holds the lock. A missing file is AIDB_NOT_FOUND,
- * one that cannot be read an error; `held` is told then too. Takes nothing; text that is not as expected leaves its fields empty. */
+ * one that cannot be read an error; `held` is told then too. Takes nothing; text that is not as expected
+ * leaves its fields empty. */
 Status pidfile_read(const char *directory, PidInfo *info, bool *held) MUST_CHECK;
 
 #endif

@@ -9,15 +9,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+static void greet(Buffer *bytes)
+{
+    const Message hello = {.type = MESSAGE_HELLO,
+                           .id = 1,
+                           .version = 1,
+                           .version_max = 1,
+                           .name = slice_from_string("x")};
+    ck_assert_int_eq(buffer_append(bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
+    ck_assert_int_eq(message_encode(bytes, &hello), AIDB_OK);
+}
+
 /* A short conversation as bytes. */
 static void record(Buffer *bytes)
 {
     const Message messages[] = {
-        {.type = MESSAGE_HELLO,
-         .id = 1,
-         .version = 1,
-         .version_max = 1,
-         .name = slice_from_string("x")},
         {.type = MESSAGE_WRITE, .id = 2, .ops = slice_make("\x01\x01k\x01v", 5)},
         {.type = MESSAGE_GET, .id = 3, .key = slice_from_string("k")},
         {.type = MESSAGE_MULTI_GET, .id = 4, .count = 1, .row = slice_make("\x01k", 2)},
@@ -26,7 +32,7 @@ static void record(Buffer *bytes)
         {.type = MESSAGE_SNAPSHOT, .id = 7},
         {.type = MESSAGE_PROPERTY, .id = 8, .name = slice_from_string("status")},
     };
-    ck_assert_int_eq(buffer_append(bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
+    greet(bytes);
     for (size_t i = 0; i < sizeof messages / sizeof messages[0]; i++)
         ck_assert_int_eq(message_encode(bytes, &messages[i]), AIDB_OK);
 }
@@ -52,14 +58,8 @@ START_TEST(a_request_and_goodbye)
 {
     Buffer bytes = {0};
     uint8_t reply[4096];
-    const Message hello = {.type = MESSAGE_HELLO,
-                           .id = 1,
-                           .version = 1,
-                           .version_max = 1,
-                           .name = slice_from_string("x")};
     const Message ping = {.type = MESSAGE_PING, .id = 2};
-    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
-    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    greet(&bytes);
     int fd = connect_raw();
     send_all(fd, bytes.data, bytes.size);
     ck_assert_int_gt(recv(fd, reply, sizeof reply, 0), 0);
@@ -84,13 +84,7 @@ START_TEST(answered_requests_hold_no_memory)
 {
     static const size_t sizes[] = {20000, 40000, 70000, 140000, 300000};
     Buffer bytes = {0};
-    const Message hello = {.type = MESSAGE_HELLO,
-                           .id = 1,
-                           .version = 1,
-                           .version_max = 1,
-                           .name = slice_from_string("x")};
-    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
-    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    greet(&bytes);
     static uint8_t value[300000], replies[65536];
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         Batch batch = {0};
@@ -140,13 +134,7 @@ START_TEST(a_new_limit_for_who_does_not_read)
     free(value);
     client_close(client);
     Buffer bytes = {0};
-    const Message hello = {.type = MESSAGE_HELLO,
-                           .id = 1,
-                           .version = 1,
-                           .version_max = 1,
-                           .name = slice_from_string("x")};
-    ck_assert_int_eq(buffer_append(&bytes, PROTOCOL_MAGIC, PROTOCOL_MAGIC_SIZE), AIDB_OK);
-    ck_assert_int_eq(message_encode(&bytes, &hello), AIDB_OK);
+    greet(&bytes);
     for (uint64_t id = 2; id < 2 + GETS; id++) {
         Message get = {.type = MESSAGE_GET, .id = id, .key = slice_from_string("big")};
         ck_assert_int_eq(message_encode(&bytes, &get), AIDB_OK);

@@ -566,8 +566,8 @@ static Status compactor_step(Session *session, int *wait_ms)
     Status status = compact_once(session, NULL, &did);
     if (status == AIDB_BUSY)
         status = AIDB_OK; /* when another has ended */
-    /* Also when there is more to do at once, as under steady writes there always is, and when the disk had no room for it:
-     * readers may have kept the last one's inputs until now. */
+    /* Also when there is more to do at once, as under steady writes there always is, and when the disk had no
+     * room for it: readers may have kept the last one's inputs until now. */
     Status removed = remove_dead_tables(session);
     if (removed != AIDB_OK)
         status = removed;

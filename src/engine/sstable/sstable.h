@@ -160,11 +160,11 @@ Status table_cover(TableReader *reader, const TableInfo *info, Slice key, uint64
                    uint64_t *lsn) MUST_CHECK;
 /* The table's range tombstones in heap memory. */
 Status table_fragments(TableReader *reader, const TableInfo *info, RangeFragments *out) MUST_CHECK;
-/* `readahead` above 0: the caller will read much in order (compaction, long scans): of data blocks that the
- * cache does not hold so many bytes are read at once, and not put into it. Blocks without a frame are the iterator's own, which is valid until its next step; it
- * holds no more of them at a time than one of each kind. `reader` and `info` outlive the iterator. */
 #define TABLE_READAHEAD_SCAN (32u << 10)
 #define TABLE_READAHEAD_JOB  (256u << 10)
+/* `readahead` above 0: the caller will read much in order (compaction, long scans): of data blocks that the
+ * cache does not hold so many bytes are read at once, and not put into it. Blocks without a frame are the
+ * iterator's own, which is valid until its next step; it holds no more of them at a time than one of each kind. `reader` and `info` outlive the iterator. */
 Status table_iter_create(TableReader *reader, const TableInfo *info, uint32_t readahead,
                          Iter **iter) MUST_CHECK;
 /* Approximate bytes of the file's data before key (from the index alone). */

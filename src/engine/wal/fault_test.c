@@ -83,6 +83,17 @@ START_TEST(test_each_call_fails)
 }
 END_TEST
 
+/* Makes a store of 60 records whose processes were killed. Returns the log's end. */
+static uint64_t make_killed(TestStore *store)
+{
+    test_store_make(store, SEGMENT, RING);
+    ck_ok(test_store_open(store));
+    test_append_many(store, 60);
+    uint64_t end = wal_copied(store->wal);
+    test_store_crash(store);
+    return end;
+}
+
 /* Recovery that cannot finish stops, changes nothing for the worse, and succeeds when tried again. */
 START_TEST(test_recovery_fails)
 {
@@ -91,11 +102,7 @@ START_TEST(test_recovery_fails)
         bool reached = true;
         for (uint64_t at = 1; reached; at++) {
             TestStore store;
-            test_store_make(&store, SEGMENT, RING);
-            ck_ok(test_store_open(&store));
-            test_append_many(&store, 60);
-            uint64_t end = wal_copied(store.wal);
-            test_store_crash(&store);
+            uint64_t end = make_killed(&store);
             fault_set(mode, at);
             Status status = test_store_open(&store);
             reached = fault.calls >= at;
@@ -129,11 +136,7 @@ static uint32_t count_files(const char *directory)
 START_TEST(test_failed_recoveries_take_no_more_room)
 {
     TestStore store;
-    test_store_make(&store, SEGMENT, RING);
-    ck_ok(test_store_open(&store));
-    test_append_many(&store, 60);
-    uint64_t end = wal_copied(store.wal);
-    test_store_crash(&store);
+    uint64_t end = make_killed(&store);
     uint32_t failures = 0, most = 0;
     for (uint64_t round = 0; round < 40; round++) {
         fault_set(FAULT_ERROR, 8 + round % 8);

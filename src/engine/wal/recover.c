@@ -368,6 +368,15 @@ out:
     return status;
 }
 
+/* A file that stays does no harm: the next recovery tries again. */
+static void remove_segment(const Wal *wal, const SegmentFile *file)
+{
+    char *path = segment_path(&wal->options, file->first_lsn, file->incarnation);
+    if (path != NULL && file_unlink(path) != AIDB_OK)
+        server_log(LOG_LEVEL_WARNING, "%s", status_message());
+    free(path);
+}
+
 /* Removes what recoveries that did not end have left of their copies, before more room is taken: an unfinished file
  * holds nothing that anybody was told of. */
 static Status remove_unfinished(Wal *wal)
@@ -375,13 +384,8 @@ static Status remove_unfinished(Wal *wal)
     Catalog catalog;
     RETURN_IF_FAILED(catalog_load(&wal->options, &catalog));
     for (size_t i = 0; i < catalog.count; i++) {
-        const SegmentFile *file = &catalog.files[i];
-        if (file->state != HEADER_UNFINISHED)
-            continue;
-        char *path = segment_path(&wal->options, file->first_lsn, file->incarnation);
-        if (path != NULL && file_unlink(path) != AIDB_OK)
-            server_log(LOG_LEVEL_WARNING, "%s", status_message());
-        free(path);
+        if (catalog.files[i].state == HEADER_UNFINISHED)
+            remove_segment(wal, &catalog.files[i]);
     }
     catalog_deinit(&catalog);
     return AIDB_OK;
@@ -467,11 +471,7 @@ static Status remove_unneeded(Wal *wal, const WalRecovery *recovery, bool *remai
             *remain = true;
             continue;
         }
-        char *path = segment_path(&wal->options, file->first_lsn, file->incarnation);
-        /* A file that stays does no harm: the next recovery tries again. */
-        if (path != NULL && file_unlink(path) != AIDB_OK)
-            server_log(LOG_LEVEL_WARNING, "%s", status_message());
-        free(path);
+        remove_segment(wal, file);
         FAILPOINT("recover.file_removed");
     }
     catalog_deinit(&catalog);
