@@ -4,6 +4,8 @@ noinst_LTLIBRARIES += %D%/libpostmaster.la
 	%D%/postmaster_internal.h \
 	%D%/server_log.h \
 	%D%/child.c \
+	%D%/directory.c \
 	%D%/listen.c \
 	%D%/postmaster.c \
-	%D%/server_log.c
+	%D%/server_log.c \
+	%D%/stuck.c

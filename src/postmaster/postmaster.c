@@ -19,8 +19,6 @@
 #include "postmaster/postmaster.h"
 #include "postmaster/postmaster_internal.h"
 
-#include "common/failpoint.h"
-#include "common/hash.h"
 #include "common/log.h"
 #include "io/io.h"
 #include "postmaster/server_log.h"
@@ -43,8 +41,6 @@
 
 #define KILL_AFTER_NS     (5ull * 1000000000ull) /* from SIGQUIT to SIGKILL */
 #define RETRY_NS          1000000000ull          /* before a duty that gave up is started again */
-#define MONITOR_NS        (10ull * 1000000000ull)
-#define STUCK_KILL_NS     (120ull * 1000000000ull)
 #define SPARES_MAX        48u /* processes kept for clients to come, with the pages they have mapped */
 #define EVENTS_AT_ONCE    64
 #define DESCRIPTORS_SPARE 256u /* listeners, the hosts' channels, files */
@@ -161,8 +157,7 @@ static void signal_children(const Postmaster *postmaster, uint32_t from, uint32_
             kill(postmaster->children[i].pid, signal_number);
 }
 
-/* Who serves the client; 0 for nobody. */
-static pid_t process_of(const Postmaster *postmaster, const Child *child)
+pid_t postmaster_process_of(const Postmaster *postmaster, const Child *child)
 {
     return child->host != 0 ? postmaster->children[child->host].pid : child->pid;
 }
@@ -171,7 +166,7 @@ void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret
 {
     for (uint32_t i = SLOT_OF_BACKENDS; i < postmaster->slot_of_hosts; i++) {
         const Child *child = &postmaster->children[i];
-        pid_t pid = process_of(postmaster, child);
+        pid_t pid = postmaster_process_of(postmaster, child);
         if (pid != 0 && child->session == session && child->secret == secret && secret != 0)
             sigqueue(pid, SIGNAL_CANCEL, (union sigval){.sival_int = (int)i});
     }
@@ -640,83 +635,6 @@ static void reload(Postmaster *postmaster)
                    report.changed, report.restart);
 }
 
-/* ---- stuck processes ------------------------------------------------------------------------- */
-
-/* Locks that are held across file operations for long; a slow disk must not look like a fault. The write
- * lock is not among them: what it is held across marks itself as a log flush. */
-#define LOCKS_WITH_IO                                                                         \
-    ((1u << LOCK_RANK_FLUSH_JOB) | (1u << LOCK_RANK_MANIFEST) | (1u << LOCK_RANK_WAL_FLUSH) | \
-     (1u << LOCK_RANK_WAL_SEGMENTS))
-
-/* Everything that changes in a slot whose owner gets on. */
-static uint64_t slot_fingerprint(const Slot *slot, uint32_t locks, uint64_t epoch)
-{
-    uint64_t words[3 + STAT_COUNT] = {locks, epoch, atomic_load(&slot->section_since_ns)};
-    for (int i = 0; i < STAT_COUNT; i++)
-        words[3 + i] = atomic_load_explicit(&slot->stats[i], memory_order_relaxed);
-    return hash64(words, sizeof words, 1);
-}
-
-/* Flushes and compactions wait until a snapshot that is being registered has its LSN. */
-static bool registers_snapshot(const Slot *slot)
-{
-    for (int i = 0; i < SLOT_SNAPSHOTS; i++)
-        if (atomic_load_explicit(&slot->snapshots[i], memory_order_relaxed) == SNAPSHOT_CLAIM)
-            return true;
-    return false;
-}
-
-/* A process that holds what nobody may hold for long, and has done nothing since the last look: named
- * after two looks, killed after two minutes, unless it may be in a file operation. */
-static void look_at_slot(Child *child, pid_t pid, const Slot *slot, uint64_t now)
-{
-    uint32_t section = atomic_load(&slot->section);
-    uint32_t locks = atomic_load(&slot->lock_ranks);
-    uint64_t epoch = atomic_load(&slot->epoch);
-    /* Of several locks only the one taken last can be held across a file operation. */
-    uint32_t last = locks != 0 ? 1u << (31 - __builtin_clz(locks)) : 0;
-    bool in_io = section == SECTION_FLUSH || section == SECTION_READ || (last & LOCKS_WITH_IO) != 0;
-    bool claims = registers_snapshot(slot);
-    if (locks == 0 && epoch == 0 && section == SECTION_NONE && !claims) {
-        child->stuck_since_ns = 0;
-        return;
-    }
-    uint64_t fingerprint = slot_fingerprint(slot, locks, epoch);
-    if (child->stuck_since_ns == 0 || child->stuck_fingerprint != fingerprint) {
-        child->stuck_fingerprint = fingerprint;
-        child->stuck_since_ns = now;
-        child->stuck_said = false;
-        return;
-    }
-    uint64_t stuck_ns = now - child->stuck_since_ns;
-    bool kill_it =
-        !in_io && stuck_ns >= FAILPOINT_CONSTANT("postmaster.stuck_kill_ns", STUCK_KILL_NS);
-    if (!child->stuck_said || kill_it)
-        server_log(kill_it ? LOG_LEVEL_ERROR : LOG_LEVEL_WARNING,
-                   "the %s (process %d) has not moved for %" PRIu64
-                   " s: lock %s, %s an epoch%s%s%s",
-                   child_name(child->kind), (int)pid, stuck_ns / 1000000000u, lock_rank_name(locks),
-                   epoch != 0 ? "in" : "not in", claims ? ", registering a snapshot" : "",
-                   in_io ? ", perhaps in a file operation" : "", kill_it ? "; it is killed" : "");
-    child->stuck_said = true;
-    if (kill_it)
-        kill(pid, SIGKILL);
-}
-
-static void monitor(Postmaster *postmaster)
-{
-    uint64_t now = port_monotonic_ns();
-    if (now < postmaster->monitor_ns || postmaster->phase != PHASE_RUN)
-        return;
-    postmaster->monitor_ns = now + FAILPOINT_CONSTANT("postmaster.monitor_ns", MONITOR_NS);
-    for (uint32_t i = 0; i < postmaster->child_count; i++) {
-        Child *child = &postmaster->children[i];
-        pid_t pid = process_of(postmaster, child);
-        if (pid != 0)
-            look_at_slot(child, pid, &db_slots(postmaster->db)->slots[i], now);
-    }
-}
-
 /* ---- the loop -------------------------------------------------------------------------------- */
 
 static void take_signals(Postmaster *postmaster)
@@ -792,76 +710,11 @@ static void run(Postmaster *postmaster)
             advance(postmaster);
         kill_late_children(postmaster);
         listen_expire(postmaster);
-        monitor(postmaster);
+        stuck_look(postmaster);
     }
 }
 
 /* ---- beginning ------------------------------------------------------------------------------- */
-
-/* Nobody but the owner may change what the server believes: bytes that somebody else may have written are not
- * data. Links are followed: what counts is what they lead to. */
-static Status check_owner(const char *what, const char *path, const struct stat *info)
-{
-    if (info->st_uid != geteuid() && info->st_uid != 0 && geteuid() != 0)
-        return status_set(AIDB_INVALID, "the %s %s belongs to another user", what, path);
-    if ((info->st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-        (void)status_set(AIDB_INVALID, "the %s %s can be written by group or others (mode %04o)",
-                         what, path, (unsigned)(info->st_mode & 07777));
-        status_hint("chmod go-w %s", path);
-        return AIDB_INVALID;
-    }
-    return AIDB_OK;
-}
-
-/* The same for something in the data directory; what is missing is somebody else's business. */
-static Status check_part(const char *directory, const char *name, const char *what)
-{
-    struct stat info;
-    char *path = path_join(directory, name);
-    if (path == NULL)
-        return status_set(AIDB_NO_MEMORY, "out of memory");
-    Status status = stat(path, &info) == 0 ? check_owner(what, path, &info) : AIDB_OK;
-    free(path);
-    return status;
-}
-
-static Status check_database(const char *directory)
-{
-    if (db_exists(directory))
-        return AIDB_OK;
-    (void)status_set(AIDB_NO_DATABASE, "there is no database in %s", directory);
-    status_hint("`aidbctl init -D %s` makes one.", directory);
-    return AIDB_NO_DATABASE;
-}
-
-static Status check_directory(Postmaster *postmaster, const char *name)
-{
-    char resolved[4096 + 1];
-    if (realpath(name, resolved) == NULL) {
-        if (errno != ENOENT)
-            return status_set_errno(errno, "could not find the data directory %s", name);
-        (void)status_set(AIDB_NO_DATABASE, "there is no data directory %s", name);
-        status_hint("`aidbctl init -D %s` makes one.", name);
-        return AIDB_NO_DATABASE;
-    }
-    if (strlen(resolved) >= sizeof postmaster->directory)
-        return status_set(AIDB_INVALID, "the path of the data directory is longer than %zu bytes",
-                          sizeof postmaster->directory - 1);
-    memcpy(postmaster->directory, resolved, strlen(resolved) + 1);
-    struct stat info;
-    if (stat(resolved, &info) != 0)
-        return status_set_errno(errno, "could not look at the data directory %s", resolved);
-    if (!S_ISDIR(info.st_mode))
-        return status_set(AIDB_INVALID, "%s is not a directory", resolved);
-    /* What is no database needs no other owner or mode; of what cannot be looked into those say why. */
-    if (access(resolved, X_OK) == 0)
-        RETURN_IF_FAILED(check_database(resolved));
-    RETURN_IF_FAILED(check_owner("data directory", resolved, &info));
-    RETURN_IF_FAILED(check_part(resolved, "sst", "folder"));
-    RETURN_IF_FAILED(check_part(resolved, "wal", "folder"));
-    RETURN_IF_FAILED(check_part(resolved, CONFIG_FILE_NAME, "configuration file"));
-    return check_database(resolved);
-}
 
 static Status read_config(Postmaster *postmaster)
 {
@@ -958,7 +811,7 @@ static Status open_store(Postmaster *postmaster)
 /* Everything up to the first child. Errors before the log is open go to standard error alone. */
 static Status begin(Postmaster *postmaster, const char *directory)
 {
-    RETURN_IF_FAILED(check_directory(postmaster, directory));
+    RETURN_IF_FAILED(directory_check(postmaster, directory));
     RETURN_IF_FAILED(read_config(postmaster));
     postmaster->pid = getpid();
     postmaster->pid_info = (PidInfo){.pid = (int)postmaster->pid,

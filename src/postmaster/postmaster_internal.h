@@ -110,11 +110,19 @@ bool postmaster_fork(Postmaster *postmaster, uint32_t slot, SlotKind kind, Child
                      void *arg);
 /* Whether a client has this slot. */
 bool postmaster_slot_used(const Postmaster *postmaster, uint32_t slot);
+/* Who serves the client; 0 for nobody. */
+pid_t postmaster_process_of(const Postmaster *postmaster, const Child *child);
 uint32_t postmaster_backend_count(const Postmaster *postmaster);
 /* Has the client served by a process that is there, or by a new one. AIDB_BUSY, AIDB_NO_MEMORY. */
 Status postmaster_serve(Postmaster *postmaster, uint32_t slot, const Pending *pending) MUST_CHECK;
 /* Interrupts the backend of a session, when the secret is right. */
 void postmaster_cancel(Postmaster *postmaster, uint64_t session, uint64_t secret);
+
+/* ---- directory.c ----------------------------------------------------------------------------- */
+
+/* Finds the data directory and checks that it holds a database that nobody else may have changed.
+ * AIDB_NO_DATABASE, AIDB_INVALID, AIDB_IO. */
+Status directory_check(Postmaster *postmaster, const char *name) MUST_CHECK;
 
 /* ---- listen.c -------------------------------------------------------------------------------- */
 
@@ -128,6 +136,11 @@ void listen_pending(Postmaster *postmaster, size_t index, bool hung_up);
 void listen_expire(Postmaster *postmaster);
 /* In a child: closes every descriptor that is the postmaster's own. */
 void listen_forget(Postmaster *postmaster);
+
+/* ---- stuck.c --------------------------------------------------------------------------------- */
+
+/* Every ten seconds: names who has not moved since the last look, and kills who has not for too long. */
+void stuck_look(Postmaster *postmaster);
 
 /* ---- child.c --------------------------------------------------------------------------------- */
 
