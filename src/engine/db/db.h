@@ -126,7 +126,8 @@ void db_read_end(Session *session);
  * is in, and does not keep anything from being flushed or deleted. */
 typedef struct DbCursor DbCursor;
 DbCursor *db_cursor_create(void); /* NULL when memory is short */
-/* Whether there is a place in it: not before the first call, nor after the end of the range or an error. */
+/* Whether there is a place in it: not before the first call, nor after the end of the range, an error or values
+ * of more than 64 KiB, whose memory a program with many iterators could not spare. */
 bool db_cursor_stands(const DbCursor *cursor);
 void db_cursor_destroy(DbCursor *cursor);
 

@@ -128,6 +128,74 @@ START_TEST(long_scans_pass_the_cache)
 }
 END_TEST
 
+static void put_sized(Store *store, uint32_t index, size_t size)
+{
+    static char value[100000];
+    char key[16];
+    memset(value, 'v', size);
+    key_of(index, key);
+    Batch batch = {0};
+    DbCommit commit;
+    ok(batch_put(&batch, slice_from_string(key), slice_make(value, size)));
+    ok(write_batch(store, &batch, &commit));
+    batch_deinit(&batch);
+}
+
+static bool one_row(void *arg, const Entry *entry)
+{
+    char *key = arg;
+    memcpy(key, entry->key.data, entry->key.size);
+    key[entry->key.size] = '\0';
+    return false;
+}
+
+/* Walks over rows 0 to 29 one by one; *kept has a bit for each after which the place was kept. */
+static void walk_kept(Store *store, bool reverse, uint32_t *kept)
+{
+    DbCursor *cursor = db_cursor_create();
+    ck_assert_ptr_nonnull(cursor);
+    char key[17] = "", wanted[16];
+    *kept = 0;
+    for (uint32_t i = 0; i < 30; i++) {
+        uint32_t row = reverse ? 29 - i : i;
+        size_t size =
+            i == 0 ? 0 : strlen(key) + (reverse ? 0 : 1); /* behind it: its zero byte is meant */
+        DbScan scan = {.reverse = reverse, .cursor = cursor};
+        *(reverse ? &scan.to : &scan.from) = slice_make(key, size);
+        char last[17] = "";
+        bool ended;
+        uint64_t at;
+        ok(db_scan(store->client, DB_NOW, &scan, one_row, last, &ended, &at));
+        key_of(row, wanted);
+        ck_assert_str_eq(last, wanted);
+        memcpy(key, last, sizeof key);
+        *kept |= (uint32_t)db_cursor_stands(cursor) << row;
+    }
+    db_cursor_destroy(cursor);
+}
+
+/* An iterator's memory for a large value, in each of the tables that it is in, is not kept from chunk to chunk. */
+START_TEST(places_among_large_values_are_not_kept)
+{
+    Store store;
+    store_create(&store, 81);
+    for (uint32_t i = 0; i < 30; i++)
+        put_sized(&store, i, i == 10 || i == 20 ? 100000 : 10);
+    ok(db_flush(store.client));
+    put_sized(&store, 20, 10); /* no row has the large value, but a table does */
+    uint32_t kept;
+    walk_kept(&store, false, &kept);
+    ck_assert_uint_eq(kept & (1u << 10 | 1u << 20), 0);
+    ck_assert_uint_eq(kept & 0xff, 0xff);
+    ck_assert_uint_eq(kept >> 22, 0xff);
+    walk_kept(&store, true, &kept);
+    ck_assert_uint_eq(kept & (1u << 10 | 1u << 20), 0);
+    ck_assert_uint_eq(kept & 0xfe, 0xfe);
+    ck_assert_uint_eq(kept >> 22, 0xff);
+    store_destroy(&store);
+}
+END_TEST
+
 /* Nor does a long count. */
 START_TEST(long_counts_pass_the_cache)
 {
@@ -452,6 +520,7 @@ int main(void)
     tcase_add_test(promises, tables_are_written_warm);
     tcase_add_test(promises, long_scans_pass_the_cache);
     tcase_add_test(promises, long_counts_pass_the_cache);
+    tcase_add_test(promises, places_among_large_values_are_not_kept);
     tcase_add_test(promises, tables_grow_with_the_data);
     tcase_add_test(promises, compactors_take_part);
     tcase_add_test(promises, inputs_are_closed);

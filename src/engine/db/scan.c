@@ -15,7 +15,8 @@
 #include <stdlib.h>
 
 #define CANCEL_STEPS   1024u
-#define LONG_SCAN_PART 16u /* of the block cache */
+#define LONG_SCAN_PART 16u         /* of the block cache */
+#define LARGE_VALUE    (64u << 10) /* an iterator's memory for one is not kept from chunk to chunk */
 
 /* ---- a level as one iterator -------------------------------------------------------------------- */
 
@@ -186,6 +187,7 @@ static Status level_iter_create(TableReader *reader, FileMeta **files, uint32_t 
 typedef struct Sources {
     Iter **iters;
     size_t count, capacity;
+    size_t merged_count;    /* of them, the first, which `merged` owns */
     RangeFragments *ranges; /* one for each source that has range tombstones */
     size_t range_count, range_capacity;
     Iter *merged;
@@ -290,7 +292,9 @@ static Status sources_open(Session *session, const DbScan *scan, uint32_t readah
     }
     size_t count = sources->count;
     sources->count = 0; /* the merging iterator owns them from here */
-    return merge_iter_create(sources->iters, count, &sources->merged);
+    RETURN_IF_FAILED(merge_iter_create(sources->iters, count, &sources->merged));
+    sources->merged_count = count;
+    return AIDB_OK;
 }
 
 static void sources_close(Sources *sources)
@@ -303,6 +307,15 @@ static void sources_close(Sources *sources)
     free(sources->iters);
     free(sources->ranges);
     *sources = (Sources){0};
+}
+
+/* Whether a source stands on a large value: then a block of that size is in its memory. */
+static bool sources_large(const Sources *sources)
+{
+    for (size_t i = 0; i < sources->merged_count; i++)
+        if (sources->iters[i]->valid && sources->iters[i]->entry.value.size > LARGE_VALUE)
+            return true;
+    return false;
 }
 
 static uint64_t sources_cover(const Sources *sources, Slice key, uint64_t visible)
@@ -349,12 +362,16 @@ typedef struct Walk {
     uint64_t visible;
     uint64_t rows;
     uint64_t steps;
+    size_t largest; /* value that was passed */
     bool ended;
 } Walk;
 
-/* Rows ask their receiver whether to go on; a walk may also pass over much that is no row. */
-static Status check_cancel(const Session *session, Walk *walk)
+/* Called for each entry. Rows ask their receiver whether to go on; a walk may also pass over much that is no
+ * row. */
+static Status pass(const Session *session, Walk *walk, const Entry *entry)
 {
+    if (entry->value.size > walk->largest)
+        walk->largest = entry->value.size;
     if (++walk->steps % CANCEL_STEPS != 0 || atomic_load(&session->slot->interrupt) == 0)
         return AIDB_OK;
     return status_set(AIDB_CANCELED, "canceled");
@@ -394,7 +411,7 @@ static Status walk_forward(Session *session, Sources *sources, Walk *walk, bool 
             if (is_live(sources, entry, walk->visible) && !emit(walk, entry))
                 return AIDB_OK;
         }
-        RETURN_IF_FAILED(check_cancel(session, walk));
+        RETURN_IF_FAILED(pass(session, walk, entry));
         RETURN_IF_FAILED(iter->ops->next(iter));
     }
     walk->ended = true;
@@ -435,7 +452,7 @@ static Status walk_backward(Session *session, Sources *sources, Walk *walk, bool
                 buffer_set(walk->value, scan->keys_only ? slice_make(NULL, 0) : entry->value));
             pending = true;
         }
-        RETURN_IF_FAILED(check_cancel(session, walk));
+        RETURN_IF_FAILED(pass(session, walk, entry));
         RETURN_IF_FAILED(iter->ops->prev(iter));
     }
     walk->ended = true;
@@ -448,6 +465,12 @@ DbCursor *db_cursor_create(void)
     if (cursor != NULL)
         *cursor = (DbCursor){0};
     return cursor;
+}
+
+/* A place is worth keeping while its memory is that of small blocks: a program may have many. */
+static bool worth_keeping(const DbCursor *cursor, const Walk *walk)
+{
+    return walk->largest <= LARGE_VALUE && !sources_large(&cursor->sources);
 }
 
 bool db_cursor_stands(const DbCursor *cursor)
@@ -508,7 +531,7 @@ Status db_scan(Session *session, uint64_t snapshot, const DbScan *scan,
                                 : walk_forward(session, &cursor->sources, &walk, going_on));
 out:
     *ended = walk.ended;
-    if (scan->cursor == NULL || walk.ended || status != AIDB_OK)
+    if (scan->cursor == NULL || walk.ended || status != AIDB_OK || !worth_keeping(cursor, &walk))
         sources_close(&cursor->sources);
     db_read_end(session);
     slot_count(session->slot, STAT_SCAN_ROWS, walk.rows);
