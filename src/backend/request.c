@@ -139,14 +139,15 @@ static void finish_gets(Backend *backend)
     }
     size_t done = 0;
     /* At least one, so that putting back the others never goes round in a circle. */
-    for (; status == AIDB_OK && done < count &&
-           (done == 0 || backend->output.size - backend->sent < OUTPUT_HIGH);
-         done++) {
+    while (status == AIDB_OK && done < count &&
+           (done == 0 || backend->output.size - backend->sent < OUTPUT_HIGH)) {
         size_t start = backend->output.size;
         Entry missing = {0};
         const Entry *entry = entries[done].lsn != 0 ? &entries[done] : &missing;
         status = append_value(backend, process->gets[done].id, at, entry);
-        if (status != AIDB_OK)
+        if (status == AIDB_OK)
+            done++;
+        else
             backend->output.size = start;
     }
     if (reading)

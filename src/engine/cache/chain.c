@@ -7,10 +7,10 @@
 
 #include <assert.h>
 
-bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *block)
+static inline Frame *find_frame(const BlockCache *cache, uint64_t table, uint64_t offset)
 {
     if (cache->chunk_count == 0)
-        return false;
+        return NULL;
     uint64_t hash = block_hash(table, offset);
     uint32_t at =
         atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_acquire);
@@ -19,33 +19,28 @@ bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *blo
         /* The block's first lines come from memory while the head does. */
         __builtin_prefetch(frame_data(frame));
         __builtin_prefetch(frame_data(frame) + 64);
-        if (frame->offset == offset && frame->table == table) {
-            uint8_t frequency = atomic_load_explicit(&frame->frequency, memory_order_relaxed);
-            if (frequency < frame->frequency_max) /* a lost raise among several does not matter */
-                atomic_store_explicit(&frame->frequency, (uint8_t)(frequency + 1),
-                                      memory_order_relaxed);
-            *block = slice_make(frame_data(frame), frame->size);
-            return true;
-        }
+        if (frame->offset == offset && frame->table == table)
+            return frame;
         at = atomic_load_explicit(&frame->next, memory_order_acquire);
     }
-    return false;
+    return NULL;
+}
+
+bool cache_lookup(BlockCache *cache, uint64_t table, uint64_t offset, Slice *block)
+{
+    Frame *frame = find_frame(cache, table, offset);
+    if (frame == NULL)
+        return false;
+    uint8_t frequency = atomic_load_explicit(&frame->frequency, memory_order_relaxed);
+    if (frequency < frame->frequency_max) /* a lost raise among several does not matter */
+        atomic_store_explicit(&frame->frequency, (uint8_t)(frequency + 1), memory_order_relaxed);
+    *block = slice_make(frame_data(frame), frame->size);
+    return true;
 }
 
 bool cache_holds(const BlockCache *cache, uint64_t table, uint64_t offset)
 {
-    if (cache->chunk_count == 0)
-        return false;
-    uint64_t hash = block_hash(table, offset);
-    uint32_t at =
-        atomic_load_explicit(&cache->buckets[hash & cache->bucket_mask], memory_order_acquire);
-    while (at != NONE) {
-        const Frame *frame = frame_at(cache, at);
-        if (frame->offset == offset && frame->table == table)
-            return true;
-        at = atomic_load_explicit(&frame->next, memory_order_acquire);
-    }
-    return false;
+    return find_frame(cache, table, offset) != NULL;
 }
 
 void cache_prefetch(const BlockCache *cache, const CachePlace *places, size_t count)
