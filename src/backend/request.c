@@ -13,6 +13,7 @@
 #include "config.h"
 #include "backend/backend_internal.h"
 
+#include "common/failpoint.h"
 #include "common/log.h"
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,7 @@ static Status append_value(Backend *backend, uint64_t id, uint64_t at, const Ent
     RETURN_IF_FAILED(frame_begin(output, MESSAGE_VALUE, 0, id, &start));
     RETURN_IF_FAILED(buffer_append_fixed64(output, at));
     RETURN_IF_FAILED(buffer_append_fixed64(output, entry->lsn));
+    RETURN_IF_FAILED(FAILPOINT_STATUS("get.reply"));
     RETURN_IF_FAILED(buffer_append(output, entry->value.data, entry->value.size));
     return frame_end(output, start);
 }
